@@ -1,0 +1,132 @@
+"""Files and folders that are either complete or not there: built under a temporary name, renamed in one go."""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>[0-9A-Za-z_]+)-(?P<pid>\d+)-[0-9a-f]+$")
+_FOREIGN_LEFTOVER_SECONDS = 7 * 24 * 3600.0
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path` to write; becomes `path`, durably, if the block succeeds, else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(path.parent)
+    temporary = _temporary_sibling(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary sibling folder to fill; becomes `path` if the block succeeds, replacing a folder there; else vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep_leftovers(path.parent)
+    temporary = _temporary_sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, files in os.walk(temporary, topdown=False):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        _replace_folder(temporary, path)
+        _sync(path.parent)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, byte for byte, so that no reader ever sees half of it."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Removes what dead processes left under a temporary name in `folder`; live ones' work stays."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if (match := _TEMPORARY.match(entry.name)) and _is_abandoned(entry, match):
+                _remove(Path(entry.path))
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _host() -> str:
+    # Several machines may share the folder; a process id means something only on its own machine.
+    return re.sub(r"[^0-9A-Za-z]", "_", socket.gethostname()) or "localhost"
+
+
+def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
+    if match["host"] != _host():
+        try:
+            return time.time() - entry.stat(follow_symlinks=False).st_mtime > _FOREIGN_LEFTOVER_SECONDS
+        except OSError:
+            return False
+    return not _is_alive(int(match["pid"]))
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, os.kill(pid, 0) would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Renames `temporary` to `path`; a folder already there is first moved out of the way, then removed."""
+    for _ in range(100):
+        try:
+            temporary.rename(path)
+            return
+        except OSError:
+            if not path.exists():
+                raise
+        displaced = _temporary_sibling(path)
+        with contextlib.suppress(FileNotFoundError):  # another process displaced it first
+            path.rename(displaced)
+        _remove(displaced)
+    raise OSError(f"{path} is replaced by other processes faster than by this one")
+
+
+def _sync(path: Path) -> None:
+    """Forces a file or folder to the disk; folders cannot be opened for that everywhere."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    try:
+        descriptor = os.open(path, flags)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,1 @@
+"""What exact resume needs, on disk."""

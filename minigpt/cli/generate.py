@@ -1,0 +1,67 @@
+"""`minigpt generate`: text from a trained model, as it is written."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minigpt.cli.options import DeviceOption
+
+INTERRUPTED = 130
+
+
+def generate(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run's folder or a checkpoint file.")
+    ],
+    prompt: Annotated[str, typer.Option(help="The text to continue.", show_default="a new document")] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="0: always the likeliest token; higher: more surprising.")
+    ] = 0.8,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Draw from the k likeliest tokens only; 0: from all.")
+    ] = 50,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest tokens of this total probability.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    device: DeviceOption = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint with the best validation loss.")
+    ] = False,
+) -> None:
+    """Writes text with a trained model.
+
+    The newest good checkpoint of a run's folder is used, or the one given.
+
+    \b
+    minigpt generate checkpoints/pretrain_small --prompt "def "
+    minigpt generate checkpoints/pretrain_small/checkpoint_step_1000.pt --temperature 0
+    """
+    from minigpt.distributed.device import resolve_device
+    from minigpt.generation.load import load_model
+    from minigpt.generation.text import stream_text
+
+    loaded = load_model(place, resolve_device(device or "auto"), best=best)
+    for line in loaded.damaged:
+        typer.echo(f"warning: {line}", err=True)
+    pieces = stream_text(
+        loaded.model,
+        loaded.tokenizer,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k or None,
+        top_p=top_p,
+        seed=seed,
+    )
+    typer.echo(prompt, nl=False)
+    try:
+        for piece in pieces:
+            # typer.echo flushes: each piece shows as soon as it is known.
+            typer.echo(piece, nl=False)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        typer.echo()

@@ -1,0 +1,119 @@
+"""The `minigpt` command: what it offers, and how it ends."""
+
+import errno
+import os
+import select
+import sys
+from typing import Annotated
+
+import typer
+
+import minigpt
+from minigpt.cli import config, evaluate, generate, memory, prepare, train
+from minigpt.cli.options import with_resume_value
+from minigpt.errors import MiniGPTError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+_SURROUNDINGS = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EISDIR,
+    )
+)
+"""What the machine refuses (rights, space, a file where a folder should be): no bug, so no traceback."""
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports no other name for it
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("train")(train.train)
+app.command("prepare")(prepare.prepare)
+app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("memory")(memory.memory)
+app.add_typer(config.app, name="config")
+
+
+@app.callback(invoke_without_command=True)
+def minigpt_command(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Pretrains small GPTs, tells you whether the run is healthy, and never loses your work.
+
+    \b
+    minigpt train --config small                             a first model, on any machine
+    minigpt train --config medium --set data.source=books/   a real one, on your own text
+    minigpt train --config medium --resume                   go on after an interruption
+    minigpt COMMAND --help                                   examples for each command
+    """
+    if version:
+        typer.echo(f"minigpt {minigpt.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 done, 2 a mistake of the user's, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("minigpt", with_resume_value(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
+    except MiniGPTError as error:
+        return _refused(str(error))
+    except _UsageError as error:
+        return _refused(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        # nobody wants the rest (head, less), nor a complaint when Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise
+        return _refused(f"{error.filename or 'writing'}: {error.strerror}")
+    return 0
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads stdout any more; else the broken pipe led to one of our own processes."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _refused(message: str) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _usage(error: Exception) -> str:
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    return f"{message} (see: {context.command_path if context else 'minigpt'} --help)"

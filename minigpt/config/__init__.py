@@ -1,0 +1,1 @@
+"""The whole run's configuration: composed, loaded, validated, overridden."""

@@ -1,0 +1,62 @@
+"""Where prepared corpora live, and under which key: same content and settings, same entry."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minigpt.atomic import write_text_atomically
+from minigpt.data.config import DataConfig
+from minigpt.data.corpus import Corpus
+from minigpt.data.manifest import FORMAT
+from minigpt.data.stopping import ShouldStop
+from minigpt.errors import DataError
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """data.cache_dir, else $MINIGPT_CACHE, else ~/.cache/minigpt."""
+    chosen = config.cache_dir or os.environ.get("MINIGPT_CACHE") or "~/.cache/minigpt"
+    return Path(chosen).expanduser().absolute()
+
+
+def cached_fingerprint(corpus: Corpus, state: str, cache: Path, should_stop: ShouldStop) -> str:
+    """The corpus's fingerprint, read from the cache where no file changed since it was last computed."""
+    remembered = cache / "fingerprints" / state
+    try:
+        return remembered.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        fingerprint = corpus.fingerprint(should_stop)
+    with writing_to(cache):
+        write_text_atomically(remembered, fingerprint)
+    return fingerprint
+
+
+def entry_folder(config: DataConfig, fingerprint: str, tokenizer_id: str | None, cache: Path) -> Path:
+    """The folder of this content under these settings; `tokenizer_id` for a tokenizer that is given."""
+    settings = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "text_field": config.text_field,
+        "max_documents": config.max_documents,
+        "validation_fraction": config.validation_fraction,
+        "seed": config.seed,
+        "tokenizer": tokenizer_id or [config.tokenizer.kind, config.tokenizer.vocab_size],
+    }
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return cache / "prepared" / key[:32]
+
+
+@contextmanager
+def writing_to(cache: Path) -> Iterator[None]:
+    """Turns what goes wrong with the disk inside into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            found = f"no space left on the disk of the cache folder {cache}; nothing half-made was kept"
+        else:
+            found = f"the cache folder {cache} cannot be written: {error.strerror or error}"
+        raise DataError(f"{found}; set data.cache_dir or $MINIGPT_CACHE to another disk or folder") from error

@@ -1,0 +1,79 @@
+"""What every source yields: documents, long ones in pieces cut at line ends, and a count of what was skipped."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+PIECE_CHARACTERS = 1 << 20
+_EXAMPLES_PER_REASON = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document, or one piece of a long one; pieces of a document follow each other directly."""
+
+    text: str
+    name: str
+    """Where it came from: a file's name, `file.jsonl:12` (line), `file.parquet:12` (row)."""
+    offset: int = 0
+    """Characters of the same document before this piece."""
+    last: bool = True
+    """Whether the document ends here: only then an end-of-text token follows."""
+
+
+@dataclass
+class Skipped:
+    """What could not be used, counted by reason, with the first few names of each."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, name: str) -> None:
+        """Counts one unusable file or record."""
+        self.counts[reason] += 1
+        if len(self.examples[reason]) < _EXAMPLES_PER_REASON:
+            self.examples[reason].append(name)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count:,} {reason} ({', '.join(self.examples[reason])}{', ...' if count > len(self.examples[reason]) else ''})"
+            for reason, count in sorted(self.counts.items())
+        ]
+        return "; ".join(parts)
+
+
+def record(text: object, name: str, skipped: Skipped) -> Iterator[Document]:
+    """The document of one record (a JSON line, a row): nothing, counted, where it is no usable text."""
+    if not isinstance(text, str):
+        skipped.add("without text in the field", name)
+    elif not text:
+        skipped.add("empty", name)
+    elif not _is_unicode(text):
+        skipped.add("with broken Unicode", name)
+    else:
+        yield from pieces(text, name)
+
+
+def pieces(text: str, name: str) -> Iterator[Document]:
+    """`text` as one document in pieces of at most PIECE_CHARACTERS, cut at line ends where there are any."""
+    start = 0
+    while start < len(text):
+        end = cut_at_line_end(text, start, start + PIECE_CHARACTERS)
+        yield Document(text[start:end], name, start, last=end == len(text))
+        start = end
+
+
+def cut_at_line_end(text: str, start: int, limit: int) -> int:
+    """The last position in (start, limit] after a line end; `limit` itself on a line too long; the end of a short text."""
+    if limit >= len(text):
+        return len(text)
+    return text.rfind("\n", start, limit) + 1 or limit
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON can smuggle in lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

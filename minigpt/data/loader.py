@@ -1,0 +1,197 @@
+"""Batches for training, prefetched in the background, and for validation, in order."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigpt.data.order import permuted
+from minigpt.data.windows import IGNORE_INDEX, Windows
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences for one forward on one rank: inputs and targets are int64 [batch, time]."""
+
+    inputs_BT: Tensor
+    targets_BT: Tensor
+    epoch: int
+    """Of the first window."""
+    position: int
+    """Windows consumed since the start of the run when the first one is read."""
+    window_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one rank reads in one optimizer step."""
+
+    micro_batches: list[Batch]
+    position: int
+    next_position: int
+    epoch: int
+    targets: int
+    """Targets that count in this rank's micro-batches."""
+
+
+class BatchLoader:
+    """The batches of one step after the other; which windows they hold follows from seed and position alone."""
+
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        seed: int,
+        micro_batch_size: int,
+        grad_accum_steps: int,
+        rank: int = 0,
+        world_size: int = 1,
+        position: int = 0,
+        pin_memory: bool = False,
+        prefetch: int = 2,
+    ) -> None:
+        self._windows, self._seed = windows, seed
+        self._micro_batch_size, self._grad_accum_steps = micro_batch_size, grad_accum_steps
+        self._rank, self._world_size = rank, world_size
+        self._pin_memory, self._prefetch = pin_memory, prefetch
+        self._position = position
+        self._worker: _Prefetcher | None = None
+
+    @property
+    def windows_per_step(self) -> int:
+        """Windows that all ranks together consume in a step."""
+        return self._micro_batch_size * self._grad_accum_steps * self._world_size
+
+    def next_step(self) -> StepBatches:
+        """The next step's micro-batches of this rank; raises what went wrong in the background."""
+        if self._worker is None:
+            self._worker = _Prefetcher(self, self._position, self._prefetch)
+        step = self._worker.next_step()
+        self._position = step.next_position
+        return step
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next step starts: all that resuming needs."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on at a saved position."""
+        self.close()
+        self._position = state["position"]
+
+    def close(self) -> None:
+        """Ends the background thread; the loader can be used again and goes on where it was."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def step_at(self, position: int) -> StepBatches:
+        """This rank's micro-batches of the step that starts at `position`."""
+        size, stride = self._micro_batch_size, self._micro_batch_size * self._world_size
+        first = position + self._rank * size
+        batches = [self._batch(first + micro * stride) for micro in range(self._grad_accum_steps)]
+        targets = sum(self._windows.targets_in(index) for batch in batches for index in batch.window_indices)
+        return StepBatches(
+            batches, position, position + self.windows_per_step, position // len(self._windows), targets
+        )
+
+    def _batch(self, position: int) -> Batch:
+        indices = self._window_indices(position)
+        inputs_BT, targets_BT = _stacked(self._windows, indices)
+        if self._pin_memory:
+            inputs_BT, targets_BT = inputs_BT.pin_memory(), targets_BT.pin_memory()
+        return Batch(inputs_BT, targets_BT, position // len(self._windows), position, tuple(indices))
+
+    def _window_indices(self, position: int) -> list[int]:
+        """Windows at position, position + 1, ...; a batch may begin in one epoch and end in the next."""
+        per_epoch = len(self._windows)
+        indices: list[int] = []
+        while (missing := self._micro_batch_size - len(indices)) > 0:
+            epoch, cursor = divmod(position + len(indices), per_epoch)
+            places = np.arange(cursor, min(cursor + missing, per_epoch), dtype=np.int64)
+            indices += permuted(places, per_epoch, self._seed, epoch).tolist()
+        return indices
+
+
+class _Prefetcher:
+    """A daemon thread that keeps a few steps ready."""
+
+    def __init__(self, loader: BatchLoader, position: int, prefetch: int) -> None:
+        self._ready: queue.Queue[StepBatches | BaseException] = queue.Queue(maxsize=max(1, prefetch))
+        self._closing = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(loader, position), name="batches", daemon=True
+        )
+        self._thread.start()
+
+    def next_step(self) -> StepBatches:
+        if self._failure is None:
+            item = self._ready.get()
+            if isinstance(item, StepBatches):
+                return item
+            self._failure = item
+        raise self._failure
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self, loader: BatchLoader, position: int) -> None:
+        try:
+            while not self._closing.is_set():
+                step = loader.step_at(position)
+                position = step.next_position
+                self._put(step)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: StepBatches | BaseException) -> None:
+        while not self._closing.is_set():
+            try:
+                self._ready.put(item, timeout=_POLL_SECONDS)
+                return
+            except queue.Full:
+                continue
+
+
+def validation_batches(
+    windows: Windows, micro_batch_size: int, max_tokens: int | None, rank: int = 0, world_size: int = 1
+) -> Iterator[Batch]:
+    """The first windows in order, at most `max_tokens` targets of them but one window at least.
+
+    Every batch has the same shape and every rank gets as many: what is missing is filled with IGNORE_INDEX targets."""
+    count = len(windows) if max_tokens is None else max(1, max_tokens // windows.context_length)
+    count = min(count, len(windows))
+    stride = micro_batch_size * world_size
+    for start in range(0, count, stride):
+        first = start + rank * micro_batch_size
+        indices = range(min(first, count), min(first + micro_batch_size, count))
+        inputs_BT, targets_BT = _stacked(windows, list(indices), rows=micro_batch_size)
+        yield Batch(inputs_BT, targets_BT, 0, first, tuple(indices))
+
+
+def _stacked(windows: Windows, indices: list[int], rows: int | None = None) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the windows as rows; rows without a window have only IGNORE_INDEX targets."""
+    shape = (rows or len(indices), windows.context_length)
+    inputs_BT = torch.zeros(shape, dtype=torch.int64)
+    targets_BT = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
+    for row, index in enumerate(indices):
+        inputs_BT[row], targets_BT[row] = windows.get(index)
+    return inputs_BT, targets_BT

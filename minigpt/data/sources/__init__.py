@@ -1,0 +1,1 @@
+"""Where text comes from: each source in its own file, all named in registry.py."""

@@ -1,0 +1,71 @@
+"""Plain text files as documents: one file, one document, read in bounded pieces."""
+
+import codecs
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from minigpt.data.document import PIECE_CHARACTERS, Document, Skipped
+
+_READ_BYTES = PIECE_CHARACTERS
+
+
+def open_maybe_gzip(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed where its name ends in .gz."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def read_text(path: Path, name: str, text_field: str, skipped: Skipped) -> Iterator[Document]:
+    """The file as one document (a byte order mark is dropped, line ends stay); unusable files are counted, not read."""
+    del text_field
+    if (reason := _reason_to_skip(path)) is not None:
+        skipped.add(reason, name)
+        return
+    position = 0
+    waiting: Document | None = None
+    for text in _pieces(path):
+        if waiting is not None:
+            yield waiting
+        waiting = Document(text, name, position, last=False)
+        position += len(text)
+    if waiting is not None:
+        yield Document(waiting.text, name, waiting.offset, last=True)
+
+
+def _reason_to_skip(path: Path) -> str | None:
+    """Why the file is no text; looks at all of it, because a document must not turn out broken half way."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    size = 0
+    with open_maybe_gzip(path) as file:
+        try:
+            while block := file.read(_READ_BYTES):
+                if b"\0" in block:
+                    return "binary (NUL bytes)"
+                decoder.decode(block)
+                size += len(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "not UTF-8 text"
+    return "empty" if size == 0 or (size == 3 and _is_only_a_mark(path)) else None
+
+
+def _is_only_a_mark(path: Path) -> bool:
+    with open_maybe_gzip(path) as file:
+        return file.read(3) == codecs.BOM_UTF8
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """Non-empty pieces of the text, each cut after the last line end in a read."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    rest = ""
+    with open_maybe_gzip(path) as file:
+        while block := file.read(_READ_BYTES):
+            text = rest + decoder.decode(block)
+            # A line longer than a piece is cut where it stands, or one giant line would fill the memory.
+            cut = text.rfind("\n") + 1 or (len(text) if len(text) >= PIECE_CHARACTERS else 0)
+            if cut:
+                yield text[:cut]
+            rest = text[cut:]
+    if rest := rest + decoder.decode(b"", final=True):
+        yield rest

@@ -1,0 +1,106 @@
+"""Which document, or which end of a document, is for validation: decided by content, the same on every machine."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from minigpt.data.document import Document
+from minigpt.data.stopping import ShouldStop, stop_if_asked
+
+Part = Literal["train", "validation"]
+
+_FEW_DOCUMENTS = 20
+_MOST_COUNTED = 1_000_000
+_HASH_RANGE = 1 << 64
+
+
+@dataclass(frozen=True)
+class SplitByHash:
+    """Documents whose content hashes below the threshold are for validation: duplicates land together."""
+
+    seed: int
+    threshold: int
+
+    def parts(self, documents: Iterable[Document]) -> Iterator[tuple[Part, Document]]:
+        """Each piece with its part; the first piece decides for its document."""
+        part: Part = "train"
+        for document in documents:
+            if document.offset == 0:
+                part = "validation" if content_hash(document.text, self.seed) < self.threshold else "train"
+            yield part, document
+
+
+@dataclass(frozen=True)
+class SplitByTail:
+    """The end of every document is for validation: for a corpus of few documents, such as one input.txt."""
+
+    cuts: tuple[int, ...]
+    """Of each document, in characters: where its tail starts, before moving on to a line end."""
+
+    def parts(self, documents: Iterable[Document]) -> Iterator[tuple[Part, Document]]:
+        """Each piece with its part; the piece with the cut comes as two."""
+        cuts = iter(self.cuts)
+        cut, in_tail = 0, False
+        for document in documents:
+            if document.offset == 0:
+                # A document beyond the counted ones can only come from a corpus that changes while it is read.
+                cut, in_tail = next(cuts, 0), False
+            end = document.offset + len(document.text)
+            if in_tail:
+                yield "validation", document
+            elif end <= cut:
+                yield "train", document
+            else:
+                in_tail = True
+                yield from _cut(document, cut - document.offset)
+
+
+Split = SplitByHash | SplitByTail
+
+
+def plan_split(documents: Iterable[Document], fraction: float, seed: int, should_stop: ShouldStop) -> Split:
+    """How to split these documents; reads only as many as it takes to know that chance alone will do."""
+    enough = min(_MOST_COUNTED, math.ceil(50 / fraction))
+    hashes: list[int] = []
+    sizes: list[int] = []
+    for document in documents:
+        stop_if_asked(should_stop)
+        if document.offset == 0:
+            hashes.append(content_hash(document.text, seed))
+            sizes.append(0)
+            if len(hashes) > enough:
+                return SplitByHash(seed, int(fraction * _HASH_RANGE))
+        sizes[-1] += len(document.text)
+    if len(hashes) < _FEW_DOCUMENTS:
+        return SplitByTail(tuple(size - math.ceil(size * fraction) for size in sizes))
+    # So few documents that the hash alone could leave none: take exactly the lowest ones.
+    lowest = max(1, round(len(hashes) * fraction))
+    return SplitByHash(seed, sorted(hashes)[lowest - 1] + 1)
+
+
+def content_hash(text: str, seed: int) -> int:
+    """A number in [0, 2**64) from the text and the seed alone."""
+    digest = hashlib.blake2b(
+        text.encode("utf-8"), digest_size=8, key=hashlib.sha256(str(seed).encode()).digest()
+    )
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _cut(document: Document, at: int) -> Iterator[tuple[Part, Document]]:
+    """The piece in two: at the next line end, else at the last one before, else right there."""
+    text = document.text
+    at = max(at, 0)
+    next_line = text.find("\n", at) + 1
+    leaves_nothing = document.last and next_line == len(text)
+    if next_line == 0 or leaves_nothing:
+        next_line = text.rfind("\n", 0, at) + 1 or at
+    if next_line > 0 or document.offset > 0:
+        # Even an empty head ends the pieces before it.
+        yield "train", Document(text[:next_line], document.name, document.offset, last=True)
+    if next_line < len(text):
+        yield (
+            "validation",
+            Document(text[next_line:], document.name, document.offset + next_line, last=document.last),
+        )

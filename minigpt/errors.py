@@ -1,0 +1,24 @@
+"""The user's mistakes: each says what, found, wanted and the way out in one line (exit code 2, no traceback)."""
+
+
+class MiniGPTError(Exception):
+    """A mistake the user can fix; the CLI prints its message as one line and exits with code 2."""
+
+
+class ConfigError(MiniGPTError):
+    """A configuration key, value or combination that cannot be."""
+
+
+class DataError(MiniGPTError):
+    """A corpus, tokenizer or shard that cannot be used as asked."""
+
+
+class CheckpointError(MiniGPTError):
+    """A checkpoint that cannot be found, read or fitted to this run."""
+
+
+class MissingExtraError(MiniGPTError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, feature: str, package: str, extra: str) -> None:
+        super().__init__(f"{feature} needs the package {package}: pip install 'minigpt[{extra}]'")

@@ -1,0 +1,70 @@
+"""The decoder-only transformer: embedding, blocks, a final RMSNorm, a (tied) head."""
+
+# B batch, T time, D hidden, V vocabulary
+
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from minigpt.model.block import Block
+from minigpt.model.cache import KVCache
+from minigpt.model.config import ModelConfig
+from minigpt.model.loss import LossSums, summed_loss
+from minigpt.model.rotary import rotary_tables
+
+
+class GPT(nn.Module):
+    """A Llama-like language model over `vocab_size` token ids.
+
+    Built without values under `torch.device("meta")`; `minigpt.model.init.initialize` gives it its first weights.
+    """
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.recompute_blocks = False
+        self.embedding = nn.Embedding(vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        # Post-Norm blocks end in a norm of their own: another one would only add a scale.
+        self.norm = (
+            nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps) if config.norm_position == "pre" else nn.Identity()
+        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, vocab_size, bias=False)
+        cos, sin = rotary_tables(config.head_dim, config.context_length, config.rope_theta)
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+
+    @overload
+    def forward(self, inputs_BT: Tensor, targets_BT: None = None, cache: KVCache | None = None) -> Tensor: ...
+    @overload
+    def forward(self, inputs_BT: Tensor, targets_BT: Tensor, cache: None = None) -> LossSums: ...
+    def forward(
+        self, inputs_BT: Tensor, targets_BT: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor | LossSums:
+        """Logits (B, T, V), or with targets the summed losses; a cache holds what came before the inputs.
+
+        Raises:
+            ValueError: the inputs, with what the cache holds, are longer than the context.
+        """
+        start = cache.length if cache is not None else 0
+        end = start + inputs_BT.shape[1]
+        if end > self.config.context_length:
+            raise ValueError(f"{end} tokens do not fit context_length = {self.config.context_length}")
+        cos, sin = self.rotary_cos[start:end], self.rotary_sin[start:end]
+        x_BTD = self.embedding(inputs_BT)
+        for index, block in enumerate(self.blocks):
+            if self.recompute_blocks and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, cos, sin, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, cos, sin, None if cache is None else cache.layers[index])
+        x_BTD = self.norm(x_BTD)
+        logits_BTV = F.linear(x_BTD, self.embedding.weight if self.head is None else self.head.weight)
+        if targets_BT is None:
+            return logits_BTV
+        return summed_loss(logits_BTV, targets_BT, self.config.z_loss_weight)

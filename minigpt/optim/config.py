@@ -1,0 +1,40 @@
+"""The optimizer and the learning rate over time."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from minigpt.schema import Config, Float, Int
+
+Beta = Annotated[Float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Config):
+    """What turns gradients into updates."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw: the reference; muon: Muon on the hidden matrices (update RMS matched to AdamW's), AdamW on the rest."""
+    learning_rate: Annotated[Float, Field(gt=0)] = 1e-3
+    """Peak learning rate."""
+    embedding_learning_rate_ratio: Annotated[Float, Field(gt=0)] = 1.0
+    """Learning rate of embedding and head over learning_rate; small models on short runs like 3-10."""
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    """AdamW's decay of the first and second moment."""
+    eps: Annotated[Float, Field(gt=0)] = 1e-8
+    """AdamW's denominator floor; gradients near it stop training a layer (arXiv 2309.14322)."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.1
+    """Decoupled weight decay, on matrices only (no norms, no embedding)."""
+
+
+class ScheduleConfig(Config):
+    """The learning rate over the steps: linear warm-up, then the chosen decay."""
+
+    kind: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """cosine | linear: decay to the end; constant; wsd: stable, then linear decay (arXiv 2404.06395)."""
+    warmup_steps: Annotated[Int, Field(ge=0)] = 100
+    """Steps of linear warm-up; users' advice: 5-10 % of all steps."""
+    min_lr_ratio: Annotated[Float, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the last step over its peak."""
+    decay_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.2
+    """Share of the steps that wsd spends decaying."""
+

@@ -1,0 +1,212 @@
+"""From a configuration to a run: every part built once, in the order it is needed."""
+
+import platform
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import minigpt
+from minigpt.checkpoint.rng import seed_everything
+from minigpt.config.checks import check_batch
+from minigpt.config.run_config import RunConfig
+from minigpt.data.loader import BatchLoader
+from minigpt.data.prepare import Prepared
+from minigpt.data.windows import Windows
+from minigpt.distributed.device import peak_flops
+from minigpt.distributed.world import World
+from minigpt.model.count import flops_per_token, padded_vocab_size
+from minigpt.model.gpt import GPT
+from minigpt.model.init import initialize
+from minigpt.optim.build import build_optimizers
+from minigpt.planning.available import available_bytes
+from minigpt.planning.memory import Workload, largest_micro_batch
+from minigpt.training.folder import EVENTS_NAME, METRICS_NAME, TENSORBOARD_NAME
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.precision import Precision, resolve_precision
+from minigpt.training.progress import Progress
+from minigpt.training.run import Run
+from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.norms import GradientNorms
+from minigpt.training_monitor.sinks.console import ConsoleSink
+from minigpt.training_monitor.sinks.events import EventsSink
+from minigpt.training_monitor.sinks.fan_out import FanOut
+from minigpt.training_monitor.sinks.log_file import LogFileSink
+from minigpt.training_monitor.sinks.metrics import MetricsSink
+from minigpt.training_monitor.sinks.protocol import Sink
+from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
+
+LOG_FILE = Path("logs/training.log")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for: the run's name, folder and configuration, and the overrides it was made with."""
+
+    name: str
+    run_dir: Path
+    config: RunConfig
+    overrides: tuple[str, ...] = ()
+
+
+def build_run(
+    order: Order, prepared: Prepared, world: World, interrupt: Interrupt, stack: ExitStack, saved: dict[str, Any] | None
+) -> Run:
+    """The run, on its device; `stack` closes what it opened. `saved` is the checkpoint it will be put back into."""
+    config, device = order.config, world.device
+    check_batch(config, world.size)
+    precision = resolve_precision(config.training.mixed_precision, device)
+    tokenizer = prepared.tokenizer()
+    train, validation = (
+        Windows(tokens, config.model.context_length) for tokens in (prepared.train, prepared.validation)
+    )
+    micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
+    seed_everything(config.training.seed + world.rank)
+    model = build_model(config, tokenizer.vocab_size, device)
+    step = saved["step"] if saved is not None else 0
+    progress = Progress(
+        config.training.max_steps,
+        device.type,
+        is_main=world.is_main,
+        smaller_preset=None if order.name == "small" else "small",
+    )
+    loader = BatchLoader(
+        train,
+        seed=config.data.seed,
+        micro_batch_size=micro_batch_size,
+        grad_accum_steps=config.training.tokens_per_step
+        // (micro_batch_size * config.model.context_length * world.size),
+        rank=world.rank,
+        world_size=world.size,
+        position=saved["position"]["window"] if saved is not None else 0,
+        pin_memory=device.type == "cuda",
+    )
+    stack.callback(loader.close)
+    sinks = _sinks(order.run_dir, progress, step) if world.is_main else FanOut([])
+    stack.callback(sinks.close)
+    stack.callback(progress.close)
+    peak = peak_flops(device, precision.dtype)
+    return Run(
+        name=order.name,
+        run_dir=order.run_dir,
+        config=config.training,
+        schedule=config.schedule,
+        checkpoints=config.checkpoint,
+        learning_rate=config.optimizer.learning_rate,
+        world=world,
+        precision=precision,
+        model=model,
+        forward=_over_ranks(model, world),
+        optimizers=build_optimizers(model, config.optimizer),
+        scaler=precision.grad_scaler(),
+        norms=GradientNorms(model.named_parameters()),
+        loader=loader,
+        windows_per_epoch=len(train),
+        validation=validation,
+        bytes_per_token=prepared.manifest.validation.bytes / prepared.manifest.validation.tokens,
+        tokenizer=tokenizer,
+        micro_batch_size=micro_batch_size,
+        monitor=TrainingMonitor(
+            config.monitor,
+            warmup_steps=config.schedule.warmup_steps,
+            max_grad_norm=config.training.max_grad_norm,
+            learning_rate=config.optimizer.learning_rate,
+        ),
+        sinks=sinks,
+        progress=progress,
+        interrupt=interrupt,
+        flops_per_token=flops_per_token(config.model, model.vocab_size),
+        peak_flops=None if peak is None else peak * world.size,
+        identity=_identity(order, prepared),
+    )
+
+
+def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:
+    """The model with its first weights, never held twice: built without values, then filled on the device."""
+    with torch.device("meta"):
+        model = GPT(config.model, padded_vocab_size(vocab_size))
+    model.to_empty(device=device)
+    initialize(model, config.training.seed)
+    model.recompute_blocks = config.training.activation_checkpointing == "on"
+    return model
+
+
+def workload(config: RunConfig, world: World, precision: Precision, vocab_size: int, micro_batch_size: int) -> Workload:
+    """What one rank computes in a forward and backward, for the memory estimate."""
+    return Workload(
+        model=config.model,
+        vocab_size=padded_vocab_size(vocab_size),
+        micro_batch_size=micro_batch_size,
+        precision=precision.name,
+        activation_checkpointing=config.training.activation_checkpointing == "on",
+        optimizer=config.optimizer.name,
+        world_size=world.size,
+        device_type=world.device.type,
+    )
+
+
+def _micro_batch_size(
+    config: RunConfig, world: World, precision: Precision, vocab_size: int, saved: dict[str, Any] | None
+) -> int:
+    """The micro-batch asked for; auto: the one the run began with (another rounds differently), or one that fits."""
+    if config.training.micro_batch_size != "auto":
+        return config.training.micro_batch_size
+    sequences = config.training.tokens_per_step // (config.model.context_length * world.size)
+    if saved is not None and sequences % saved["micro_batch_size"] == 0:
+        return int(saved["micro_batch_size"])
+    size = largest_micro_batch(
+        workload(config, world, precision, vocab_size, 1),
+        sequences_per_rank_step=sequences,
+        available_bytes=available_bytes(world.device),
+    )
+    # Ranks may see different amounts of free memory; the batch must be cut the same way on all of them.
+    return int(world.from_main(size))
+
+
+def _over_ranks(model: GPT, world: World) -> torch.nn.Module:
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(
+        model, device_ids=[world.device.index] if world.device.type == "cuda" else None, broadcast_buffers=False
+    )
+
+
+def _sinks(run_dir: Path, progress: Progress, step: int) -> FanOut:
+    """Everything that records the main rank's run, cut back to `step`."""
+    sinks: list[Sink] = [
+        ConsoleSink(progress.say, show_steps=not progress.has_bar),
+        LogFileSink(LOG_FILE),
+        MetricsSink(run_dir / METRICS_NAME, keep_through=step),
+        EventsSink(run_dir / EVENTS_NAME, keep_through=step),
+        TensorBoardSink(run_dir / TENSORBOARD_NAME, keep_through=step),
+    ]
+    return FanOut(sinks)
+
+
+def _identity(order: Order, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "name": order.name,
+        "config": order.config.model_dump(mode="json"),
+        "overrides": list(order.overrides),
+        "vocab_size": padded_vocab_size(prepared.manifest.vocab_size),
+        "tokenizer_id": prepared.manifest.tokenizer_id,
+        "corpus": {"fingerprint": prepared.manifest.fingerprint, "folder": str(prepared.folder)},
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """What the last bits of a result depend on besides the configuration."""
+    return {
+        "minigpt": minigpt.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }

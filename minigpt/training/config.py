@@ -1,0 +1,44 @@
+"""Length, batch, precision and rhythm of a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from minigpt.schema import Config, Float, Int, OnOff
+
+Steps = Annotated[Int, Field(ge=1)]
+
+
+class TrainingConfig(Config):
+    """Length, batch, precision and rhythm of a run."""
+
+    max_steps: Steps = 1000
+    """Optimizer steps of the whole run."""
+    tokens_per_step: Annotated[Int, Field(ge=1)] = 8192
+    """Tokens of one optimizer step over all ranks: a multiple of micro_batch_size x context_length x world_size."""
+    micro_batch_size: Literal["auto"] | Steps = "auto"
+    """Sequences of one forward on one rank; auto: the largest that memory allows."""
+    mixed_precision: Annotated[Literal["auto", "bf16", "fp16", "off"], OnOff] = "auto"
+    """auto: bf16 where the hardware is fast at it, else fp16 with GradScaler on older GPUs, else off."""
+    compile: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
+    """torch.compile; auto: after the first step, where the run is long enough to win the compile time back."""
+    activation_checkpointing: Annotated[Literal["off", "on"], OnOff] = "off"
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0
+    """Clip gradients to this global norm; null: no clipping."""
+    eval_every_steps: Steps = 200
+    """Steps between evaluations on the validation split."""
+    eval_tokens: Annotated[Int, Field(ge=1)] | None = 131_072
+    """Validation tokens of one evaluation; null: the whole split."""
+    log_every_steps: Steps = 10
+    """Steps between lines on the console and in training.log (metrics.jsonl has every step)."""
+    sample_tokens: Annotated[Int, Field(ge=0)] = 200
+    """Tokens of the text sample at the end of the run; 0: none."""
+    seed: Annotated[Int, Field(ge=0)] = 0
+    """Initial weights and dropout."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto | cpu | cuda | cuda:N | mps; auto: cuda > mps > cpu."""
+    check_grad_flow: bool = False
+    """Sort all parameters into ok / zero / none gradients now and then."""
+    check_grad_flow_every: Steps = 100
+    """Steps between two gradient-flow checks."""

@@ -1,0 +1,49 @@
+"""The end of a run: a sample, what was reached, and how to go on."""
+
+from pathlib import Path
+
+from minigpt.generation.text import generate_text
+from minigpt.planning.eta import duration_text
+from minigpt.training.compilation import uncompiled
+from minigpt.training.folder import TENSORBOARD_NAME, default_run_dir
+from minigpt.training.loop import Outcome
+from minigpt.training.run import Run
+from minigpt.training_monitor.action import Stop
+
+STOPPED_BY_MONITOR = 4
+
+
+def ended(run: Run, outcome: Outcome, seconds: float) -> int:
+    """Say how the run ended; the process's exit code: 0 finished, 128 + signal interrupted, 4 stopped as sick."""
+    position, say = run.position, run.progress.say
+    if isinstance(outcome, Stop):
+        say(f"Stopped at step {position.step}: {outcome.reason}")
+        say(f"The state is saved in {run.run_dir}; after mending the cause: {resume_command(run.name, run.run_dir)}")
+        return STOPPED_BY_MONITOR
+    if outcome == "interrupted":
+        say(f"Interrupted after step {position.step}, saved in {run.run_dir}. To go on: ")
+        say(f"  {resume_command(run.name, run.run_dir)}")
+        return run.interrupt.exit_code
+    say(f"Finished {position.step} steps, {position.tokens_seen:,} tokens, in {duration_text(seconds)}.")
+    if position.best_loss is not None:
+        say(f"Best validation loss {position.best_loss:.4f} at step {position.best_step}.")
+    if run.config.sample_tokens and run.world.is_main:
+        say("A sample:\n" + _sample(run))
+    say(f"Curves:   tensorboard --logdir {run.run_dir / TENSORBOARD_NAME}")
+    say(f"Generate: python -m minigpt generate {run.run_dir} --prompt 'def '")
+    return 0
+
+
+def resume_command(name: str, run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    if run_dir == default_run_dir("pretrain", name):
+        return f"python -m minigpt train --config {name} --resume"
+    return f"python -m minigpt train --resume {run_dir}"
+
+
+def _sample(run: Run) -> str:
+    """A new document by the model, between rulers."""
+    with uncompiled(run.model), run.precision.autocast():
+        text = generate_text(run.model, run.tokenizer, "", max_new_tokens=run.config.sample_tokens, seed=run.config.seed)
+    ruler = "-" * 60
+    return f"{ruler}\n{text}\n{ruler}"

@@ -1,0 +1,62 @@
+"""Number formats of a run: what autocast computes in, and whether losses need scaling."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from minigpt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The resolved `mixed_precision` of a run on one device."""
+
+    name: str
+    """bf16 | fp16 | off."""
+    dtype: torch.dtype
+    """What matrix products compute in; the weights stay fp32."""
+    device_type: str
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context that forward passes run in."""
+        if self.name == "off":
+            return nullcontext()
+        # The cache holds casted weights until the context ends: right for a forward, and it must not outlive an update.
+        return torch.autocast(self.device_type, dtype=self.dtype)
+
+    def grad_scaler(self) -> torch.amp.GradScaler:
+        """A loss scaler that is real for fp16 (its range ends at 65504, and at 6e-8 below) and passes all else through."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
+
+
+def resolve_precision(wanted: str, device: torch.device) -> Precision:
+    """The number format for `training.mixed_precision` on `device`.
+
+    Raises:
+        ConfigError: the device cannot compute in the format asked for.
+    """
+    name = _automatic(device) if wanted == "auto" else wanted
+    if name == "fp16" and device.type == "mps":
+        raise ConfigError("training.mixed_precision = fp16 does not work on mps (no GradScaler); use bf16 or off")
+    return Precision(name, DTYPES[name], device.type)
+
+
+def _automatic(device: torch.device) -> str:
+    if device.type == "cuda":
+        # Cards before Ampere emulate bf16 slowly; their tensor cores speak fp16.
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if device.type == "cpu":
+        return "bf16" if _cpu_has_bf16_arithmetic() else "off"
+    return "off"
+
+
+def _cpu_has_bf16_arithmetic() -> bool:
+    """Whether the CPU multiplies bf16 in hardware; emulated it is slower than fp32."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # new in torch 2.12
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

@@ -1,0 +1,150 @@
+"""A whole pretraining run: from what the user typed to weights, a verdict and how to go on."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from minigpt.checkpoint.load import Loaded
+from minigpt.checkpoint.lock import locked_folder
+from minigpt.config.load import load_config
+from minigpt.data.prepare import Prepared, prepare
+from minigpt.data.stopping import PreparationStopped
+from minigpt.distributed.device import device_title
+from minigpt.distributed.world import World, joined_world
+from minigpt.planning.available import available_bytes
+from minigpt.planning.memory import largest_micro_batch, memory_report
+from minigpt.planning.plan import RunPlan
+from minigpt.training.build import Order, build_run, workload
+from minigpt.training.ending import ended, resume_command
+from minigpt.training.folder import default_run_dir, describe_run, set_aside, set_newer_aside
+from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
+from minigpt.training.loop import train
+from minigpt.training.resume import corpus_of_run, resumed_order, what_differs
+from minigpt.training.run import Run
+from minigpt.training.save import save
+from minigpt.training.state import restore_state
+from minigpt.training_monitor.event import Event
+
+
+def pretrain(config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str | None) -> int:
+    """Train, or go on training; the exit code (0 finished, 4 stopped by the monitor, 128 + signal interrupted).
+
+    Raises:
+        MiniGPTError: a mistake of the user's; nothing was lost and nothing half-written.
+    """
+    order, loaded, warnings = _order(config_name, overrides, run_dir, resume)
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(caught_signals())
+        world = stack.enter_context(joined_world(order.config.training.device))
+        say = print if world.is_main else _silence
+        for line in warnings:
+            say(f"warning: {line}")
+        try:
+            prepared, notes = _corpus(order, loaded, world, interrupt)
+        except (Interrupted, PreparationStopped):
+            say("Interrupted while preparing the corpus; nothing was lost, the same command starts again.")
+            return interrupt.exit_code
+        if world.is_main:
+            stack.enter_context(locked_folder(order.run_dir))
+            _clear_the_way(order, loaded)
+        world.barrier()
+        run = build_run(order, prepared, world, interrupt, stack, loaded.state if loaded else None)
+        for line in _plan(run, order, prepared):
+            say(line)
+        if loaded is not None:
+            notes += restore_state(run, loaded.state)
+            _tell_resume(run, loaded, [*notes, *what_differs(order, loaded.state)])
+        if world.is_main:
+            describe_run(order.run_dir, order.config, run.tokenizer)
+        if loaded is None:
+            # From the very first second there is something to resume, and a disk that refuses is met now.
+            save(run, "before the first step")
+        run.progress.start(run.position.step)
+        started_at = time.monotonic()
+        outcome = train(run)
+        run.progress.close()
+        return ended(run, outcome, time.monotonic() - started_at)
+
+
+def _order(
+    config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str | None
+) -> tuple[Order, Loaded | None, list[str]]:
+    """What to do, the checkpoint to go on from, and warnings."""
+    if resume is not None:
+        order, loaded = resumed_order(config_name, overrides, run_dir, resume)
+        return order, loaded, [f"skipped a damaged checkpoint: {line}" for line in loaded.damaged]
+    found = load_config(config_name or "small", overrides)
+    run_dir = run_dir or default_run_dir("pretrain", found.name)
+    return Order(found.name, run_dir, found.config, tuple(overrides)), None, list(found.warnings)
+
+
+def _corpus(order: Order, loaded: Loaded | None, world: World, interrupt: Interrupt) -> tuple[Prepared, list[str]]:
+    """The prepared corpus: made by the main rank, then opened from the cache by the others."""
+
+    def get() -> tuple[Prepared, list[str]]:
+        if loaded is not None:
+            return corpus_of_run(order, loaded, lambda: bool(interrupt))
+        return prepare(order.config.data, progress=world.is_main, should_stop=lambda: bool(interrupt)), []
+
+    with interrupt.at_once():
+        if world.is_main:
+            found = get()
+        world.barrier()
+        return found if world.is_main else get()
+
+
+def _clear_the_way(order: Order, loaded: Loaded | None) -> None:
+    """Nothing of an earlier run is ever overwritten: what stands in the way is moved aside, and said."""
+    if loaded is not None and loaded.path.parent.resolve() == order.run_dir.resolve():
+        moved = set_newer_aside(order.run_dir, loaded.state["step"])
+        if moved is not None:
+            print(f"checkpoints after step {loaded.state['step']} were moved to {moved}")
+        return
+    moved = set_aside(order.run_dir)
+    if moved is not None:
+        print(f"an earlier run in {order.run_dir} was moved to {moved}")
+        print(f"(to go on with it instead: {resume_command('', moved)})")
+
+
+def _plan(run: Run, order: Order, prepared: Prepared) -> list[str]:
+    """What the run will do, with warnings, for people."""
+    config, world = order.config, run.world
+    work = workload(config, world, run.precision, prepared.manifest.vocab_size, run.micro_batch_size)
+    available = available_bytes(world.device)
+    sequences = config.training.tokens_per_step // (config.model.context_length * world.size)
+    report = memory_report(work)
+    fitting = largest_micro_batch(work, sequences_per_rank_step=sequences, available_bytes=available)
+    source = config.data.source
+    plan = RunPlan(
+        name=run.name,
+        parameters=sum(parameter.numel() for parameter in run.model.parameters()),
+        context_length=config.model.context_length,
+        max_steps=config.training.max_steps,
+        micro_batch_size=run.micro_batch_size,
+        grad_accum_steps=sequences // run.micro_batch_size,
+        world_size=world.size,
+        corpus=source if isinstance(source, str) else ", ".join(source),
+        corpus_tokens=prepared.manifest.train.tokens,
+        memory=report,
+        available_bytes=available,
+        fitting_micro_batch_size=fitting,
+        device=device_title(world.device),
+        precision={"off": "fp32"}.get(run.precision.name, run.precision.name + " autocast"),
+        compile=f"compile {config.training.compile}",
+    )
+    return [
+        f"Run:       {run.name} in {run.run_dir}",
+        *plan.lines(),
+        *(f"warning: {line}" for line in plan.warnings()),
+    ]
+
+
+def _tell_resume(run: Run, loaded: Loaded, lines: list[str]) -> None:
+    text = "\n  ".join([f"Resumed from {loaded.path}", *lines])
+    run.progress.say(text)
+    run.sinks.event(Event(run.position.step, "resume", "resume", text))
+
+
+def _silence(line: str) -> None:
+    """The other ranks say nothing."""

@@ -1,0 +1,98 @@
+"""Going on where a run stopped: which checkpoint, with which configuration, on which tokens."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from minigpt.checkpoint.load import Loaded, find_checkpoint, load_checkpoint, load_newest
+from minigpt.config.dump import differences
+from minigpt.config.load import load_config
+from minigpt.config.run_config import RunConfig
+from minigpt.data.config import TokenizerConfig
+from minigpt.data.prepare import Prepared, open_prepared, prepare
+from minigpt.data.stopping import ShouldStop
+from minigpt.errors import CheckpointError
+from minigpt.training.build import Order, environment
+from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
+
+NEWEST = "auto"
+
+
+def resumed_order(
+    config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str
+) -> tuple[Order, Loaded]:
+    """The order of the run to go on with, and the checkpoint to go on from.
+
+    The overrides that the run was started with still hold, then today's on top: `--resume` alone repeats the run,
+    also when its YAML has been edited since (`what_differs` says what that changes).
+
+    Raises:
+        CheckpointError: there is nothing to resume from, or it cannot be read.
+    """
+    if resume != NEWEST:
+        place = Path(resume).expanduser()
+        folder = place if place.is_dir() else place.parent
+        run_dir = run_dir or folder
+        config_name = config_name or str(folder / CONFIG_NAME)
+    first = load_config(config_name or "small", overrides)
+    run_dir = run_dir or default_run_dir("pretrain", first.name)
+    if resume == NEWEST:
+        loaded = load_newest(run_dir)
+    elif place.is_dir():
+        loaded = load_newest(place)
+    else:
+        loaded = Loaded(find_checkpoint(place), load_checkpoint(find_checkpoint(place)))
+    kept = (*loaded.state["overrides"], *overrides)
+    config = load_config(config_name or "small", kept).config
+    return Order(loaded.state["name"], run_dir, config, kept), loaded
+
+
+def what_differs(order: Order, state: dict[str, Any]) -> list[str]:
+    """What is not as it was when the checkpoint was written, one line each."""
+    lines = []
+    try:
+        before = RunConfig.model_validate(state["config"])
+        lines += [f"changed since: {line}" for line in differences(before, order.config)]
+    except ValidationError as error:
+        lines.append(f"the saved config cannot be compared, it is of another version: {error.error_count()} keys")
+    now = environment()
+    lines += [
+        f"changed since: {name} {then} -> {now[name]}: results may round differently"
+        for name, then in state["environment"].items()
+        if name in now and now[name] != then
+    ]
+    return lines
+
+
+def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tuple[Prepared, list[str]]:
+    """The tokens to go on with, and lines on what changed.
+
+    The very shards the run began with while they are in the cache; else the corpus as it is now, in the run's own
+    tokens: a tokenizer trained anew on a changed corpus would give every id another meaning.
+
+    Raises:
+        CheckpointError: data settings were changed so that the tokens no longer fit the model.
+    """
+    state = loaded.state
+    same_settings = state["config"]["data"] == order.config.data.model_dump(mode="json")
+    kept = open_prepared(Path(state["corpus"]["folder"])) if same_settings else None
+    if isinstance(kept, Prepared) and kept.manifest.tokenizer_id == state["tokenizer_id"]:
+        return kept, []
+    tokenizer_path = loaded.path.parent / TOKENIZER_NAME
+    own = TokenizerConfig(kind="file", path=str(tokenizer_path))
+    if same_settings and not tokenizer_path.is_file():
+        raise CheckpointError(
+            f"{tokenizer_path} is missing and the prepared corpus is no longer in the cache: put the run's "
+            "tokenizer.json back beside its checkpoint"
+        )
+    tokenizer = own if tokenizer_path.is_file() else order.config.data.tokenizer
+    prepared = prepare(order.config.data.model_copy(update={"tokenizer": tokenizer}), should_stop=should_stop)
+    lines = []
+    if prepared.manifest.fingerprint != state["corpus"]["fingerprint"]:
+        lines.append(
+            "the corpus is not the one the run began with: it goes on at the same place in an order of its own"
+        )
+    return prepared, lines

@@ -1,0 +1,87 @@
+"""A run: the built parts that the loop works with, and where it stands. No methods: the loop has the verbs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from minigpt.checkpoint.config import CheckpointConfig
+from minigpt.data.loader import BatchLoader
+from minigpt.data.tokenizer import Tokenizer
+from minigpt.data.windows import Windows
+from minigpt.distributed.world import World
+from minigpt.model.gpt import GPT
+from minigpt.optim.config import ScheduleConfig
+from minigpt.training.config import TrainingConfig
+from minigpt.training.interrupt import Interrupt
+from minigpt.training.precision import Precision
+from minigpt.training.progress import Progress
+from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.norms import GradientNorms
+from minigpt.training_monitor.sinks.protocol import Sink
+
+
+@dataclass
+class Position:
+    """Where a run stands: the counters that a checkpoint carries."""
+
+    step: int = 0
+    """Finished updates."""
+    tokens_seen: int = 0
+    """Targets trained on so far."""
+    window: int = 0
+    """Windows consumed so far: the data's whole resume state."""
+    best_step: int | None = None
+    best_loss: float | None = None
+    """Validation loss at `best_step`, the lowest so far."""
+    first_loss: float | None = None
+    """Training loss of step 1, to tell at the end how far it fell."""
+    last_loss: float | None = None
+    evaluated_step: int | None = None
+    """The last step that was evaluated: an evaluation that an interrupt cut short is made up for on resume."""
+    compiled_from: int | None = None
+    """Finished updates when the run went over to compiled code: a resumed run does so at the same step, since
+    compiled arithmetic rounds differently."""
+
+
+@dataclass
+class Run:
+    """One pretraining run on one rank."""
+
+    name: str
+    run_dir: Path
+    config: TrainingConfig
+    schedule: ScheduleConfig
+    checkpoints: CheckpointConfig
+    learning_rate: float
+    world: World
+    precision: Precision
+    model: GPT
+    forward: nn.Module
+    """The model, wrapped in DistributedDataParallel where there are several ranks."""
+    optimizers: Sequence[Optimizer]
+    scaler: torch.amp.GradScaler
+    norms: GradientNorms
+    loader: BatchLoader
+    windows_per_epoch: int
+    validation: Windows
+    bytes_per_token: float
+    """Bytes of validation text a token stands for."""
+    tokenizer: Tokenizer
+    micro_batch_size: int
+    monitor: TrainingMonitor
+    sinks: Sink
+    progress: Progress
+    interrupt: Interrupt
+    flops_per_token: int
+    peak_flops: float | None
+    """Of all ranks' devices together; None where unknown."""
+    identity: dict[str, Any]
+    """What a checkpoint says of the run besides its state: config, overrides, tokenizer, versions."""
+    position: Position = field(default_factory=Position)
+    compiling_tried: bool = False
+    """Whether this process has compiled the model or failed to."""

@@ -1,0 +1,43 @@
+"""When a run saves itself, and what must be on disk before a checkpoint may say so."""
+
+import time
+
+from minigpt.checkpoint.save import apply_retention, save_checkpoint
+from minigpt.training.run import Run
+from minigpt.training.state import run_state
+from minigpt.training_monitor.event import Event
+
+
+class SaveClock:
+    """Tells when `checkpoint.every_minutes` have passed since the last save."""
+
+    def __init__(self, every_minutes: float | None) -> None:
+        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return self._every_seconds is not None and time.monotonic() - self._saved_at >= self._every_seconds
+
+    def reset(self) -> None:
+        self._saved_at = time.monotonic()
+
+
+def save(run: Run, reason: str) -> None:
+    """Write the checkpoint of the run's present step, then let go of those that need not stay.
+
+    The sinks reach the disk first: a checkpoint that says "step N" vouches for N steps in metrics.jsonl and TensorBoard.
+    """
+    state = run_state(run)
+    if state is not None:
+        position = run.position
+        text = f"checkpoint_step_{position.step}.pt: {reason}"
+        run.sinks.event(Event(position.step, "save", "checkpoint", text))
+        run.sinks.flush()
+        save_checkpoint(run.run_dir, position.step, state)
+        apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
+    run.world.barrier()
+
+
+def _protected(run: Run) -> set[int]:
+    best = run.position.best_step
+    return {best} if best is not None and run.checkpoints.keep_best else set()

@@ -1,0 +1,82 @@
+"""All of a run's state as plain data, and a run put back into it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from minigpt.checkpoint.rng import capture_rng, restore_rng
+from minigpt.errors import CheckpointError
+from minigpt.training.run import Position, Run
+
+
+def run_state(run: Run) -> dict[str, Any] | None:
+    """What a checkpoint holds, on the main rank; None on the others, which only lend their random states."""
+    rng = run.world.gather(capture_rng(run.world.device))
+    if not run.world.is_main:
+        return None
+    return {
+        # The bare model's names: no `module.`, no `_orig_mod.`.
+        "model_state_dict": run.model.state_dict(),
+        "optimizer_state_dicts": [optimizer.state_dict() for optimizer in run.optimizers],
+        "scaler_state_dict": run.scaler.state_dict(),
+        "rng": rng,
+        "position": asdict(run.position),
+        "monitor": run.monitor.state_dict(),
+        "open_findings": dict(run.monitor.open_findings),
+        "micro_batch_size": run.micro_batch_size,
+        "world_size": run.world.size,
+        "precision": run.precision.name,
+        **run.identity,
+    }
+
+
+def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
+    """Put `run` into a checkpoint's state; what was restored, and what could not be exact, one line each.
+
+    Raises:
+        CheckpointError: the checkpoint's model or optimizer has another shape than this run's.
+    """
+    check_shapes(run.model.state_dict(), state["model_state_dict"])
+    if len(state["optimizer_state_dicts"]) != len(run.optimizers):
+        raise CheckpointError(
+            "the checkpoint was trained with another optimizer.name; resume with the run's own, or start a new run"
+        )
+    run.model.load_state_dict(state["model_state_dict"])
+    for optimizer, saved in zip(run.optimizers, state["optimizer_state_dicts"], strict=True):
+        optimizer.load_state_dict(saved)
+    if run.scaler.is_enabled() and state["scaler_state_dict"]:
+        run.scaler.load_state_dict(state["scaler_state_dict"])
+    run.position = Position(**state["position"])
+    run.loader.load_state_dict({"position": run.position.window})
+    run.monitor.load_state_dict(state["monitor"])
+    lines = [
+        "restored: weights, optimizer, "
+        + ("gradient scaler, " if run.scaler.is_enabled() else "")
+        + f"random states, monitor; step {run.position.step}, {run.position.tokens_seen:,} tokens seen, "
+        + f"epoch {run.position.window // run.windows_per_epoch}, "
+        + f"window {run.position.window % run.windows_per_epoch} of {run.windows_per_epoch}"
+    ]
+    if len(state["rng"]) == run.world.size:
+        restore_rng(state["rng"][run.world.rank], run.world.device)
+    else:
+        lines.append(
+            f"not exact: {len(state['rng'])} ranks saved it and {run.world.size} resume it; the batches stay the same, "
+            "dropout draws anew"
+        )
+    return lines
+
+
+def check_shapes(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+    """Nothing, when the names and shapes agree.
+
+    Raises:
+        CheckpointError: they do not; the first difference is named.
+    """
+    for name in [*own, *saved]:
+        shapes = [tuple(state[name].shape) if name in state else "absent" for state in (saved, own)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint has another model: {name} is {shapes[0]} there and {shapes[1]} here; "
+                "resume with the run's own model section, or start a new run with --run-dir"
+            )

@@ -1,0 +1,74 @@
+"""One optimizer step, from micro-batches to updated weights."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from minigpt.data.loader import StepBatches
+from minigpt.optim.build import apply_update, set_learning_rate
+from minigpt.training.run import Run
+
+
+class StepResult(NamedTuple):
+    """What a step leaves behind, still on the device: nothing here has waited for it.
+
+    `numbers` is one fp32 vector: mean loss in nats, 1 if the update was called off, the scaler's scale, the gradient
+    norm before clipping, then that of each of `group_names`.
+    """
+
+    numbers: Tensor
+    group_names: tuple[str, ...]
+    targets: int
+
+
+def train_step(run: Run, batches: StepBatches, lr: float, inspect: Callable[[], None] | None = None) -> StepResult:
+    """Train on `batches` at learning rate `lr`; `inspect` looks at the full gradients before they are clipped.
+
+    Losses and gradients are sums over targets divided by the step's targets on all ranks, so any split of a batch into
+    micro-batches and ranks, even with uneven targets, gives the gradient of the one large batch.
+    """
+    set_learning_rate(run.optimizers, lr)
+    device, world = run.world.device, run.world
+    targets = int(world.sum(torch.tensor(batches.targets)))
+    cross_entropy = torch.zeros((), device=device)
+    for index, batch in enumerate(batches.micro_batches):
+        inputs_BT = batch.inputs_BT.to(device, non_blocking=True)
+        targets_BT = batch.targets_BT.to(device, non_blocking=True)
+        with _gradient_sync(run, last=index == len(batches.micro_batches) - 1):
+            with run.precision.autocast():
+                sums = run.forward(inputs_BT, targets_BT)
+            # DDP averages over the ranks: x world.size turns its mean back into the sum.
+            run.scaler.scale(sums.total * (world.size / targets)).backward()
+        cross_entropy += sums.cross_entropy
+    for optimizer in run.optimizers:
+        run.scaler.unscale_(optimizer)
+    norms = run.norms.measure()
+    if inspect is not None:
+        inspect()
+    loss = world.sum(cross_entropy) / targets
+    scale = run.scaler.scale(torch.ones((), device=device))
+    call_off = (~(loss.isfinite() & norms.total.isfinite())).float()
+    _clip(run, norms.total)
+    apply_update(run.optimizers, call_off)
+    run.scaler.update()
+    run.model.zero_grad(set_to_none=True)
+    numbers = torch.cat([torch.stack([loss, call_off, scale]), norms.vector])
+    return StepResult(numbers, norms.group_names, targets)
+
+
+def _clip(run: Run, grad_norm: Tensor) -> None:
+    """Scale all gradients so that their global norm is at most max_grad_norm, as clip_grad_norm_ does."""
+    if run.config.max_grad_norm is not None:
+        coefficient = (run.config.max_grad_norm / (grad_norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([p.grad for p in run.model.parameters() if p.grad is not None], coefficient)
+
+
+def _gradient_sync(run: Run, last: bool) -> AbstractContextManager[None]:
+    """Ranks exchange gradients once a step, with the last micro-batch."""
+    if isinstance(run.forward, DistributedDataParallel) and not last:
+        return run.forward.no_sync()
+    return nullcontext()

@@ -1,0 +1,76 @@
+"""What is normal for a run, learnt from the run itself: robust statistics in log space."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+MAD_TO_SIGMA = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+
+
+def median(values: Sequence[float]) -> float:
+    """Median of a non-empty sequence (statistics.median costs three times as much)."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+class Baseline:
+    """Median of the last 8 and spread of the last 64 accepted values. The caller keeps outliers out.
+
+    The short median follows warm-up and decay, so nothing has to be blacked out; the spread is that of the
+    residuals from it (log space), so that a trend is not taken for noise.
+    """
+
+    SHORT = 8
+    LONG = 64
+
+    def __init__(self, min_sigma: float) -> None:
+        self.min_sigma = min_sigma
+        self.accepted = 0
+        self._recent: deque[float] = deque(maxlen=self.SHORT)
+        self._residuals: deque[float] = deque(maxlen=self.LONG)
+        self._center: float | None = None
+        self._sigma = min_sigma
+
+    @property
+    def center(self) -> float | None:
+        """Median of the last 8 accepted values; None before the first."""
+        return self._center
+
+    @property
+    def sigma(self) -> float:
+        """Robust standard deviation of the residuals, at least min_sigma."""
+        return self._sigma
+
+    def accept(self, value: float) -> None:
+        """Takes a finite value into the windows."""
+        if self._center is not None:
+            self._residuals.append(value - self._center)
+            middle = median(self._residuals)
+            spread = median([abs(residual - middle) for residual in self._residuals])
+            self._sigma = max(MAD_TO_SIGMA * spread, self.min_sigma)
+        self._recent.append(value)
+        self._center = median(self._recent)
+        self.accepted += 1
+
+    def restart(self, values: Sequence[float]) -> None:
+        """A new regime: centered on these values; the spread is kept."""
+        self._recent = deque(values, maxlen=self.SHORT)
+        self._center = median(self._recent) if self._recent else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "accepted": self.accepted,
+            "recent": list(self._recent),
+            "residuals": list(self._residuals),
+            "center": self._center,
+            "sigma": self._sigma,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.accepted = state["accepted"]
+        self._recent = deque(state["recent"], maxlen=self.SHORT)
+        self._residuals = deque(state["residuals"], maxlen=self.LONG)
+        self._center = state["center"]
+        self._sigma = state["sigma"]

@@ -1,0 +1,215 @@
+"""gradient_vanishing: the gradient norm falls far below the run's own normal, and the loss stands still."""
+
+from math import exp, log
+from typing import Any
+
+from minigpt.training_monitor.baseline import Baseline
+from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.detectors.recent import Point, Recent
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.group_baselines import GroupBaselines
+from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.signals import StepSignals
+
+TINIEST = 1e-300
+MIN_HISTORY = 8
+"""Accepted values before the run has a normal."""
+ANCHOR_VALUES = 32
+"""Accepted values, from warm-up's end, whose median is the anchor that slow drift is measured against."""
+HYSTERESIS = 2.0
+"""A low norm is over when it is this many times above what made it low."""
+
+
+class GradientVanishing:
+    """Low is any of: under the absolute floor; a small fraction of the run's normal; a long steep decline.
+
+    Low alone is an event. It interrupts when it lasts, the loss stands still and first_step has passed. A
+    norm that falls no faster than its loss is convergence; a run whose own normal lies under the floor (a
+    scaled loss) is judged by the scale-free tests alone. Steps are the clock, not calls: a record of every
+    tenth step is judged like a full one.
+    """
+
+    def __init__(self, config: MonitorConfig, warmup_steps: int = 0) -> None:
+        self._config = config.gradient_vanishing
+        self._warmup_steps = warmup_steps
+        self._incident = Incident("gradient_vanishing")
+        self._baseline = Baseline(min_sigma=0.1)
+        self._groups = GroupBaselines()
+        self._recent = Recent(self._config.decline_steps)
+        self._anchor_values: list[Point] = []
+        self._anchor: Point | None = None
+        self._normal: Point | None = None  # level that the open incident fell from
+        self._first: Point | None = None
+        self._declining_since: int | None = None
+
+    def observe(self, signals: StepSignals) -> list[Finding]:
+        if not signals.finite or signals.grad_norm < 0:
+            return []
+        now = Point(signals.step, log(max(signals.grad_norm, TINIEST)), log(max(signals.loss, TINIEST)))
+        self._first = self._first or now
+        self._recent.add(now)
+        normal = self._normal if self._incident.is_open else self._usual_level()
+        trigger = self._trigger(now, normal)
+        if trigger is None:
+            seen = self._seen(signals, "", normal) if self._incident.is_open else {}
+            self._declining_since = None
+            findings = self._incident.good(now.step, self._config.close_steps, seen)
+            if not self._incident.is_open:
+                self._normal = None
+                self._accept(now, signals)
+            return findings
+        return self._low(now, normal, trigger, signals)
+
+    def _trigger(self, now: Point, normal: Point | None) -> str | None:
+        """Which test calls this norm low: decline, drop, floor; None when it is fine."""
+        ease = log(HYSTERESIS) if self._incident.is_open else 0.0
+        if self._incident.is_open and self._declining_since is not None and normal is not None:
+            if now.fall_from(normal) > -log(self._config.decline_ratio) - ease:
+                return "decline"
+        elif self._declines():
+            return "decline"
+        if normal is not None and now.fall_from(normal) > -log(self._config.drop_ratio) - ease:
+            return "drop"
+        if self._config.floor > 0 and now.norm < log(self._config.floor) + ease:
+            above = normal is None or normal.norm > log(self._config.floor)
+            return "floor" if above else None
+        return None
+
+    def _declines(self) -> bool:
+        thirds = self._recent.thirds()
+        if thirds is None or self._recent.span < self._config.decline_steps // 2:
+            return False
+        first, middle, last = thirds
+        falls = first.norm > middle.norm > last.norm
+        return falls and last.fall_from(first) > -log(self._config.decline_ratio)
+
+    def _low(self, now: Point, normal: Point | None, trigger: str, signals: StepSignals) -> list[Finding]:
+        if trigger == "decline" and self._declining_since is None:
+            self._declining_since = self._recent.oldest.step
+            thirds = self._recent.thirds()
+            normal = normal or (thirds[0] if thirds else None)
+        self._normal = normal
+        evidence = self._seen(signals, trigger, normal)
+        findings = self._incident.bad(now.step, evidence)
+        if self._lasts(now) and self._loss_stands_still(now, trigger, normal):
+            if now.step >= self._config.first_step:
+                findings += self._incident.sustain(now.step, evidence)
+        elif not self._incident.sustained and self._is_new_normal(normal):
+            findings += self._incident.close(now.step, {**evidence, "new_normal": True})
+            self._adopt_new_normal()
+        return findings
+
+    def _lasts(self, now: Point) -> bool:
+        if self._incident.bad_count < 3:
+            return False
+        length = self._incident.length
+        if self._declining_since is not None:
+            long_enough = now.step - self._declining_since >= self._config.decline_steps
+            return long_enough and length > self._config.decline_steps // 2
+        return length >= self._config.persist_steps
+
+    def _loss_stands_still(self, now: Point, trigger: str, normal: Point | None) -> bool:
+        improvement = self._recent.loss_improvement()
+        if improvement is None or improvement >= self._config.max_loss_improvement:
+            return False
+        if trigger != "floor" or normal is not None:
+            return True
+        # Under the floor from the very start: a scaled loss looks the same, so only a run that has never
+        # learnt anything, seen from its beginning and with some learning rate behind it, counts.
+        warm = now.step >= self._warmup_steps // 2
+        return warm and self._seen_from_start and not self._has_learnt()
+
+    @property
+    def _seen_from_start(self) -> bool:
+        return self._first is not None and self._first.step <= max(self._config.first_step, 1)
+
+    def _has_learnt(self) -> bool:
+        """Whether the loss is clearly below the first one seen."""
+        assert self._first is not None
+        return 1 - exp(self._recent.typical_loss() - self._first.loss) >= self._config.max_loss_improvement
+
+    def _is_new_normal(self, normal: Point | None) -> bool:
+        """Low for long although the run does well: the loss goes on improving at the new level, or a run that
+        was never above the floor has learnt, or cannot be judged because its start was not seen."""
+        if self._incident.length <= self._config.decline_steps:
+            return False
+        improvement = self._recent.loss_improvement()
+        if improvement is not None and improvement >= self._config.max_loss_improvement:
+            return True
+        return normal is None and (self._has_learnt() or not self._seen_from_start)
+
+    def _adopt_new_normal(self) -> None:
+        self._normal = None
+        self._declining_since = None
+        self._anchor = None
+        self._anchor_values = []
+        self._baseline = Baseline(min_sigma=0.1)
+        for point in self._recent.points:
+            self._baseline.accept(point.norm)
+
+    def _accept(self, now: Point, signals: StepSignals) -> None:
+        self._baseline.accept(now.norm)
+        self._groups.accept(signals)
+        if self._anchor is None and now.step > max(self._config.first_step, self._warmup_steps):
+            self._anchor_values.append(now)
+            if len(self._anchor_values) >= ANCHOR_VALUES:
+                self._anchor = Point.middle_of(self._anchor_values)
+                self._anchor_values = []
+
+    def _usual_level(self) -> Point | None:
+        """The higher of the anchor and the recent normal; None while the run has none."""
+        center = self._baseline.center
+        if center is None or self._baseline.accepted < MIN_HISTORY:
+            return self._anchor
+        recent = Point(self._recent.newest.step, center, self._recent.typical_loss())
+        if self._anchor is None:
+            return recent
+        newest = self._recent.newest
+        return max(self._anchor, recent, key=newest.fall_from)
+
+    def _seen(self, signals: StepSignals, trigger: str, normal: Point | None) -> dict[str, float | int | str]:
+        seen: dict[str, float | int | str] = {"value": signals.grad_norm, "floor": self._config.floor}
+        seen["loss"] = signals.loss
+        if trigger:
+            seen["trigger"] = trigger
+        if normal is not None:
+            seen["normal"] = exp(normal.norm)
+            seen["ratio"] = signals.grad_norm / max(exp(normal.norm), TINIEST)
+        if self._declining_since is not None:
+            seen["declining_since"] = self._declining_since
+        improvement = self._recent.loss_improvement()
+        if improvement is not None:
+            seen["loss_improvement"] = improvement
+        return {**seen, **self._groups.most_changed(signals, upwards=False)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "incident": self._incident.state_dict(),
+            "baseline": self._baseline.state_dict(),
+            "groups": self._groups.state_dict(),
+            "recent": [list(point) for point in self._recent.points],
+            "anchor_values": [list(point) for point in self._anchor_values],
+            "anchor": _listed(self._anchor),
+            "normal": _listed(self._normal),
+            "first": _listed(self._first),
+            "declining_since": self._declining_since,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._incident.load_state_dict(state["incident"])
+        self._baseline.load_state_dict(state["baseline"])
+        self._groups.load_state_dict(state["groups"])
+        self._recent = Recent(self._config.decline_steps, [Point(*values) for values in state["recent"]])
+        self._anchor_values = [Point(*values) for values in state["anchor_values"]]
+        self._anchor = _point(state["anchor"])
+        self._normal = _point(state["normal"])
+        self._first = _point(state["first"])
+        self._declining_since = state["declining_since"]
+
+
+def _listed(point: Point | None) -> list[float] | None:
+    return None if point is None else list(point)
+
+
+def _point(values: list[Any] | None) -> Point | None:
+    return None if values is None else Point(*values)

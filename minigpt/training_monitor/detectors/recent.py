@@ -1,0 +1,79 @@
+"""The last steps of a run as points of log norm and log loss, with steps (not calls) as the clock."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from math import exp
+from typing import NamedTuple
+
+from minigpt.training_monitor.baseline import median
+
+MIN_POINTS = 5
+"""A sparse record (every tenth step) keeps at least so many points, however old."""
+
+
+class Point(NamedTuple):
+    """One step: the natural logarithms of its gradient norm and loss."""
+
+    step: int
+    norm: float
+    loss: float
+
+    def fall_from(self, level: "Point") -> float:
+        """How far the log norm lies under `level`, beyond what a falling loss explains."""
+        return (level.norm - self.norm) - max(0.0, level.loss - self.loss)
+
+    @staticmethod
+    def middle_of(points: Sequence["Point"]) -> "Point":
+        """Medians of a non-empty sequence, at its last step."""
+        norm = median([point.norm for point in points])
+        return Point(points[-1].step, norm, median([point.loss for point in points]))
+
+
+class Recent:
+    """The points of the last `steps` steps."""
+
+    def __init__(self, steps: int, points: Iterable[Point] = ()) -> None:
+        self._steps = steps
+        self.points: deque[Point] = deque(points)
+        self._thirds: tuple[Point, Point, Point] | None = None
+        self._thirds_at = -1
+
+    def add(self, point: Point) -> None:
+        self.points.append(point)
+        while len(self.points) > MIN_POINTS and self.points[0].step < point.step - self._steps:
+            self.points.popleft()
+
+    @property
+    def newest(self) -> Point:
+        return self.points[-1]
+
+    @property
+    def oldest(self) -> Point:
+        return self.points[0]
+
+    @property
+    def span(self) -> int:
+        """Steps from the oldest point to the newest."""
+        return self.points[-1].step - self.points[0].step
+
+    def thirds(self) -> tuple[Point, Point, Point] | None:
+        """Medians of the first, middle and last third; None with fewer than three points."""
+        if len(self.points) < 3:
+            return None
+        if self._thirds_at != self.newest.step:
+            points = list(self.points)
+            third = len(points) // 3
+            middle = points[third : len(points) - third]
+            self._thirds = tuple(map(Point.middle_of, (points[:third], middle, points[-third:])))  # type: ignore[assignment]
+            self._thirds_at = self.newest.step
+        return self._thirds
+
+    def loss_improvement(self) -> float | None:
+        """Fraction by which the loss fell from the first to the last third; None below three points."""
+        thirds = self.thirds()
+        return None if thirds is None else 1.0 - exp(thirds[2].loss - thirds[0].loss)
+
+    def typical_loss(self) -> float:
+        """Median log loss of the last third, or the newest."""
+        thirds = self.thirds()
+        return self.newest.loss if thirds is None else thirds[2].loss

@@ -1,0 +1,81 @@
+"""A value far above its own recent normal: the rule that gradient_exploding and loss_spike share."""
+
+from collections import deque
+from math import exp, isfinite, log
+from typing import Any
+
+from minigpt.training_monitor.baseline import Baseline
+from minigpt.training_monitor.config import ExplodingConfig
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.incident import Incident
+
+
+class SpikeRule:
+    """Candidate: z above z_score and min_ratio x the short median. Outliers stay out of the baseline."""
+
+    def __init__(self, name: str, config: ExplodingConfig) -> None:
+        self.config = config
+        self.baseline = Baseline(config.min_sigma)
+        self.incident = Incident(name)
+        self._outliers: deque[float] = deque(maxlen=Baseline.SHORT)
+        self._outliers_in_a_row = 0
+        self._peak = 0.0
+
+    def observe(self, step: int, value: float, **seen: float | str) -> list[Finding]:
+        """Findings about a value; one that is not a positive number leaves no trace."""
+        if not (isfinite(value) and value > 0):
+            return []
+        logarithm = log(value)
+        center = self.baseline.center
+        if center is None or self.baseline.accepted < self.config.min_history:
+            self.baseline.accept(logarithm)
+            return []
+        residual = logarithm - center
+        z_score = residual / self.baseline.sigma
+        evidence = {"value": value, "normal": exp(center), "ratio": exp(residual), "z_score": z_score, **seen}
+        if z_score > self.config.z_score and residual > log(self.config.min_ratio):
+            return self._unusual(step, logarithm, evidence)
+        return self._usual(step, logarithm, z_score, evidence)
+
+    def _unusual(self, step: int, logarithm: float, evidence: dict[str, float | str]) -> list[Finding]:
+        self._outliers.append(logarithm)
+        self._outliers_in_a_row += 1
+        self._peak = max(self._peak, logarithm) if self.incident.is_open else logarithm
+        evidence["peak"] = exp(self._peak)
+        findings = self.incident.bad(step, evidence)
+        lasts = self._outliers_in_a_row >= self.config.persist_steps
+        if lasts and step >= self.config.first_step:
+            findings += self.incident.sustain(step, evidence)
+        if self._outliers_in_a_row >= self.config.readmit_steps:
+            self.baseline.restart(list(self._outliers))
+            self._outliers_in_a_row = 0
+            findings += self.incident.close(step, {**evidence, "new_normal": True})
+        return findings
+
+    def _usual(
+        self, step: int, logarithm: float, z_score: float, evidence: dict[str, float | str]
+    ) -> list[Finding]:
+        self._outliers_in_a_row = 0
+        self._outliers.clear()
+        if self.incident.is_open:
+            evidence["peak"] = exp(self._peak)
+        self.baseline.accept(logarithm)
+        if self.incident.is_open and z_score > self.config.close_z_score:
+            return []  # between the two thresholds: not over yet
+        return self.incident.good(step, self.config.close_steps, evidence)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "baseline": self.baseline.state_dict(),
+            "incident": self.incident.state_dict(),
+            "outliers": list(self._outliers),
+            "outliers_in_a_row": self._outliers_in_a_row,
+            "peak": self._peak,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.baseline.load_state_dict(state["baseline"])
+        self.incident.load_state_dict(state["incident"])
+        self._outliers = deque(state["outliers"], maxlen=Baseline.SHORT)
+        self._outliers_in_a_row = state["outliers_in_a_row"]
+        self._peak = state["peak"]

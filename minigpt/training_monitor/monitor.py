@@ -1,0 +1,115 @@
+"""The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minigpt.training_monitor.action import Action, Continue, Stop
+from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.detectors.registry import build_detectors
+from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
+from minigpt.training_monitor.event import Event
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.policy import Policy
+from minigpt.training_monitor.run_facts import RunFacts
+from minigpt.training_monitor.signals import StepSignals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+    from minigpt.training_monitor.facade import LoopMonitor
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one step meant."""
+
+    findings: list[Finding] = field(default_factory=list)
+    action: Action = field(default_factory=Continue)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+    """One for each finding, in the same order."""
+    events: list[Event] = field(default_factory=list)
+    """For the sinks: one for each finding, and one for an action that is not Continue."""
+
+
+class TrainingMonitor:
+    """Feed `observe` every step's signals, in order; carry its action out; hand its events to the sinks."""
+
+    def __init__(
+        self,
+        config: MonitorConfig | None = None,
+        *,
+        warmup_steps: int = 0,
+        max_grad_norm: float | None = None,
+        learning_rate: float | None = None,
+    ) -> None:
+        self.config = config or MonitorConfig()
+        self._facts = RunFacts(warmup_steps, max_grad_norm, learning_rate)
+        self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
+        self._policy = Policy(self.config)
+        self._open: dict[str, str] = {}
+
+    @staticmethod
+    def for_model(
+        model: "nn.Module",
+        optimizer: "torch.optim.Optimizer | None" = None,
+        *,
+        config: MonitorConfig | None = None,
+        folder: "str | Path | None" = None,
+    ) -> "LoopMonitor":
+        """A monitor for any PyTorch loop: call its `step(loss)` between backward and optimizer.step.
+
+        With `folder`, metrics.jsonl, events.jsonl and monitor_logs (TensorBoard) are written. LoopMonitor
+        itself takes more: scaler, warm-up, own sinks.
+        """
+        from minigpt.training_monitor.facade import LoopMonitor
+
+        return LoopMonitor(model, optimizer, config=config, folder=folder)
+
+    @property
+    def open_findings(self) -> dict[str, str]:
+        """Name -> "suspected" or "sustained" of every incident now open: {} means healthy."""
+        return dict(self._open)
+
+    def observe(self, signals: StepSignals) -> Observation:
+        """What this step means. Under 0.1 ms; a healthy step gives an empty Observation."""
+        findings = [finding for detector in self._detectors.values() for finding in detector.observe(signals)]
+        action = self._policy.decide(signals, findings) if self.config.enabled else Continue()
+        if not findings and isinstance(action, Continue):
+            return Observation()
+        for finding in findings:
+            if finding.status in ("suspected", "sustained"):
+                self._open[finding.name] = finding.status
+            else:
+                self._open.pop(finding.name, None)
+        diagnoses = [diagnose(finding, self._facts, self.config.language) for finding in findings]
+        events = [diagnosis.as_event() for diagnosis in diagnoses]
+        if not isinstance(action, Continue):
+            events.append(_action_event(action))
+        return Observation(findings, action, diagnoses, events)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later findings depend on, as plain values."""
+        return {
+            "version": 1,
+            "detectors": {name: detector.state_dict() for name, detector in self._detectors.items()},
+            "policy": self._policy.state_dict(),
+            "open": dict(self._open),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state; a rule that was switched on since starts fresh."""
+        for name, detector in self._detectors.items():
+            if name in state["detectors"]:
+                detector.load_state_dict(state["detectors"][name])
+        self._policy.load_state_dict(state["policy"])
+        self._open = dict(state["open"])
+
+
+def _action_event(action: Action) -> Event:
+    assert not isinstance(action, Continue)
+    name = "stop" if isinstance(action, Stop) else "skip_update"
+    data = {"cause": action.cause} if isinstance(action, Stop) else {}
+    return Event(action.step, "action", name, action.reason, interrupts=isinstance(action, Stop), data=data)
