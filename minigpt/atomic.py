@@ -1,4 +1,4 @@
-"""Files and folders that are either complete or not there: built under a temporary name, renamed in one go."""
+"""Files and folders that are complete or not there: built under a temporary name, renamed in one go."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _FOREIGN_LEFTOVER_SECONDS = 7 * 24 * 3600.0
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path` to write; becomes `path`, durably, if the block succeeds, else vanishes."""
+    """A temporary sibling of `path` to write; becomes `path`, durably, if all goes well, else vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_leftovers(path.parent)
     temporary = _temporary_sibling(path)
@@ -32,8 +32,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder to fill; becomes `path` if the block succeeds, replacing a folder there; else vanishes."""
+def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
+    """A temporary sibling folder to fill; becomes `path`, durably, if all goes well, else vanishes.
+
+    A folder that stands at `path` by then is replaced, or with `keep_existing` wins over the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_leftovers(path.parent)
     temporary = _temporary_sibling(path)
@@ -44,7 +46,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for name in files:
                 _sync(Path(folder, name))
             _sync(Path(folder))
-        _replace_folder(temporary, path)
+        if keep_existing:
+            _rename_unless_there(temporary, path)
+        else:
+            _replace_folder(temporary, path)
         _sync(path.parent)
     except BaseException:
         _remove(temporary)
@@ -55,6 +60,14 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, byte for byte, so that no reader ever sees half of it."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that nobody ever sees half of it; one that is not there is fine."""
+    doomed = _temporary_sibling(path)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(doomed)
+        _remove(doomed)
 
 
 def sweep_leftovers(folder: Path) -> None:
@@ -70,8 +83,12 @@ def _temporary_sibling(path: Path) -> Path:
 
 
 def _host() -> str:
-    # Several machines may share the folder; a process id means something only on its own machine.
-    return re.sub(r"[^0-9A-Za-z]", "_", socket.gethostname()) or "localhost"
+    # Machines and containers may share the folder; a process id means something only in its own namespace.
+    name = re.sub(r"[^0-9A-Za-z]", "_", socket.gethostname()) or "localhost"
+    try:
+        return f"{name}_{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:  # no Linux
+        return name
 
 
 def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
@@ -95,6 +112,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _rename_unless_there(temporary: Path, path: Path) -> None:
+    try:
+        temporary.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+        _remove(temporary)
+
+
 def _replace_folder(temporary: Path, path: Path) -> None:
     """Renames `temporary` to `path`; a folder already there is first moved out of the way, then removed."""
     for _ in range(100):
@@ -104,10 +130,7 @@ def _replace_folder(temporary: Path, path: Path) -> None:
         except OSError:
             if not path.exists():
                 raise
-        displaced = _temporary_sibling(path)
-        with contextlib.suppress(FileNotFoundError):  # another process displaced it first
-            path.rename(displaced)
-        _remove(displaced)
+        remove_folder(path)
     raise OSError(f"{path} is replaced by other processes faster than by this one")
 
 

@@ -9,7 +9,11 @@ class Config(BaseModel):
     """Base of all configs: unknown keys are errors, nothing changes after load, docstrings become the schema."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
 

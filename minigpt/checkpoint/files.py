@@ -22,7 +22,11 @@ def checkpoint_step(path: Path) -> int | None:
 
 def checkpoints_by_step(run_dir: Path) -> dict[int, Path]:
     """All checkpoint files of a run folder, oldest first."""
-    found = {step: path for path in run_dir.glob("checkpoint_step_*.pt") if (step := checkpoint_step(path)) is not None}
+    found = {
+        step: path
+        for path in run_dir.glob("checkpoint_step_*.pt")
+        if (step := checkpoint_step(path)) is not None
+    }
     return dict(sorted(found.items()))
 
 
@@ -33,5 +37,7 @@ def steps_to_delete(
     newest = set(sorted(steps)[-config.keep_last :])
     grid = config.keep_every_steps
     return sorted(
-        step for step in steps if step not in newest and step not in protected and not (grid and step % grid == 0)
+        step
+        for step in steps
+        if step not in newest and step not in protected and not (grid and step % grid == 0)
     )

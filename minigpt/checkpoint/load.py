@@ -1,5 +1,6 @@
 """Finding and reading checkpoints: safe (weights only), checked, and with the older one when the newest is damaged."""
 
+import pickle
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,9 @@ def find_checkpoint(place: Path) -> Path:
     if place.is_dir():
         return list(_candidates(place).values())[-1]
     if not place.is_file():
-        raise CheckpointError(f"{place} is neither a checkpoint file nor a run folder; runs live in checkpoints/")
+        raise CheckpointError(
+            f"{place} is neither a checkpoint file nor a run folder; runs live in checkpoints/"
+        )
     return place
 
 
@@ -44,17 +47,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            raise CheckpointError(f"{path} is damaged (checksum of {broken} does not match); use an older checkpoint")
+            raise CheckpointError(
+                f"{path} is damaged (checksum of {broken} does not match); use an older checkpoint"
+            )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     # A damaged archive surfaces as many types: BadZipFile, EOFError, UnpicklingError, RuntimeError, KeyError ...
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {reason}; use an older one") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {_reason(error)}; use an older one"
+        ) from error
     if not isinstance(state, dict) or "model_state_dict" not in state or "step" not in state:
         raise CheckpointError(f"{path} is not a MiniGPT checkpoint: it has no model_state_dict and step")
     return state
+
+
+def _reason(error: Exception) -> str:
+    """One line; torch's own about unsafe content is a page of advice to load it all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than plain data and tensors"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def load_newest(run_dir: Path) -> Loaded:

@@ -22,14 +22,14 @@ def prepare(config: ConfigOption = "small", overrides: SetOption = None) -> None
     """
     from minigpt.config.load import load_config
     from minigpt.data.prepare import prepare as prepare_data
-    from minigpt.data.stopping import PreparationStopped
+    from minigpt.data.progress import PreparationStoppedError
     from minigpt.training.interrupt import caught_signals
 
     data = load_config(config, overrides or ()).config.data
     with caught_signals() as interrupt:
         try:
             prepared = prepare_data(data, should_stop=lambda: bool(interrupt))
-        except PreparationStopped as stopped:
+        except PreparationStoppedError as stopped:
             typer.echo(str(stopped), err=True)
             raise typer.Exit(interrupt.exit_code) from None
     for name, value in _summary(prepared):

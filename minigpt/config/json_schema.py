@@ -15,7 +15,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _with_standard_bounds(node: Any) -> Any:  # noqa: ANN401  (any JSON)
+def _with_standard_bounds(node: Any) -> Any:
     if isinstance(node, list):
         return [_with_standard_bounds(item) for item in node]
     if not isinstance(node, dict):

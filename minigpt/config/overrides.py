@@ -35,6 +35,8 @@ def _split(override: str) -> tuple[KeyPath, Value]:
     name = name.strip()
     if not equals or not name:
         raise ConfigError("not of the form section.key=value, such as training.max_steps=100")
+    if not override.isprintable():
+        raise ConfigError("holds characters that are no text")
     if not text.strip():
         raise ConfigError(f"no value after =; write {name}=null if you mean none")
     try:

@@ -79,7 +79,8 @@ def explained(error: ValidationError, written: Written) -> list[Problem]:
 
 def refusal(problems: list[Problem]) -> ConfigError:
     """The error with one line a problem, in reading order, at most eight."""
-    lines = [f"{place.where}: {text}" for place, text in sorted(problems)]
+    # split and joined: what the user wrote may hold line ends
+    lines = [" ".join(f"{place.where}: {text}".split()) for place, text in sorted(problems)]
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], f"... and {len(lines) - _MAX_LINES + 1} more like these"]
     return ConfigError("\n".join(lines))

@@ -1,9 +1,9 @@
 """Where prepared corpora live, and under which key: same content and settings, same entry."""
 
+import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,23 +12,19 @@ from minigpt.atomic import write_text_atomically
 from minigpt.data.config import DataConfig
 from minigpt.data.corpus import Corpus
 from minigpt.data.manifest import FORMAT
-from minigpt.data.stopping import ShouldStop
+from minigpt.data.progress import Watch
 from minigpt.errors import DataError
 
 
-def cache_folder(config: DataConfig) -> Path:
-    """data.cache_dir, else $MINIGPT_CACHE, else ~/.cache/minigpt."""
-    chosen = config.cache_dir or os.environ.get("MINIGPT_CACHE") or "~/.cache/minigpt"
-    return Path(chosen).expanduser().absolute()
-
-
-def cached_fingerprint(corpus: Corpus, state: str, cache: Path, should_stop: ShouldStop) -> str:
+def cached_fingerprint(corpus: Corpus, state: str, cache: Path, watch: Watch) -> str:
     """The corpus's fingerprint, read from the cache where no file changed since it was last computed."""
     remembered = cache / "fingerprints" / state
-    try:
-        return remembered.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        fingerprint = corpus.fingerprint(should_stop)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        known = remembered.read_text(encoding="ascii")
+        if len(known) == len(state):
+            return known
+    with watch.over("reading the corpus", corpus.size_bytes()) as tick:
+        fingerprint = corpus.fingerprint(tick)
     with writing_to(cache):
         write_text_atomically(remembered, fingerprint)
     return fingerprint

@@ -1,5 +1,7 @@
 """Which text, how it is cut into tokens, and where the prepared shards live."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,7 +13,7 @@ class TokenizerConfig(Config):
     """How text becomes token ids."""
 
     kind: Literal["bpe", "bytes", "file"] = "bpe"
-    """bpe: byte-level BPE trained on the corpus; bytes: 256 byte values; file: the tokenizer.json at `path`."""
+    """bpe: byte-level BPE trained on the corpus; bytes: 256 byte values; file: tokenizer.json at `path`."""
     vocab_size: Annotated[Int, Field(ge=257, le=1_000_000)] = 8192
     """Vocabulary to train (kind bpe only), with the end-of-text token."""
     path: str | None = None
@@ -32,7 +34,7 @@ class DataConfig(Config):
     """The corpus and its preparation."""
 
     source: str | list[str] = "python-stdlib"
-    """python-stdlib | python-env | hf:NAME (a Hugging Face dataset) | files, globs and folders of text, .jsonl, .parquet."""
+    """python-stdlib | python-env | hf:NAME (Hugging Face) | files, globs, folders: text, .jsonl, .parquet."""
     text_field: str = "text"
     """The field that holds the text (JSONL, Parquet, Hugging Face)."""
     hf_config: str | None = None
@@ -52,4 +54,9 @@ class DataConfig(Config):
     cache_dir: str | None = None
     """Where prepared shards live; null: $MINIGPT_CACHE or ~/.cache/minigpt."""
     num_workers: Annotated[Int, Field(ge=1)] | None = None
-    """Processes that tokenize; null: one a core."""
+    """Threads that tokenize; null: one a core."""
+
+    def cache_folder(self) -> Path:
+        """`cache_dir`, else $MINIGPT_CACHE, else ~/.cache/minigpt."""
+        chosen = self.cache_dir or os.environ.get("MINIGPT_CACHE") or "~/.cache/minigpt"
+        return Path(chosen).expanduser().absolute()

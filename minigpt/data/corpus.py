@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from minigpt.data.config import DataConfig
 from minigpt.data.document import Document, Skipped
+from minigpt.data.progress import Tick
 from minigpt.data.sources.registry import Source, open_sources
-from minigpt.data.stopping import ShouldStop
 from minigpt.errors import DataError
 
 
@@ -37,9 +37,9 @@ class Corpus:
         """Cheap digest that changes whenever a file is added, removed or written."""
         return _joined([source.state() for source in self.sources])
 
-    def fingerprint(self, should_stop: ShouldStop) -> str:
+    def fingerprint(self, tick: Tick) -> str:
         """Digest of names and contents: reads everything."""
-        return _joined([source.fingerprint(should_stop) for source in self.sources])
+        return _joined([source.fingerprint(tick) for source in self.sources])
 
     def size_bytes(self) -> int | None:
         """Bytes on disk, None where a source cannot say."""

@@ -1,10 +1,10 @@
-"""What every source yields: documents, long ones in pieces cut at line ends, and a count of what was skipped."""
+"""What every source yields: documents, long ones in pieces cut at line ends; and what was skipped."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-PIECE_CHARACTERS = 1 << 20
+PIECE_CHARACTERS = 1 << 18
 _EXAMPLES_PER_REASON = 3
 
 
@@ -35,23 +35,24 @@ class Skipped:
             self.examples[reason].append(name)
 
     def __str__(self) -> str:
-        parts = [
-            f"{count:,} {reason} ({', '.join(self.examples[reason])}{', ...' if count > len(self.examples[reason]) else ''})"
-            for reason, count in sorted(self.counts.items())
-        ]
-        return "; ".join(parts)
+        return "; ".join(self._described(reason) for reason in sorted(self.counts))
+
+    def _described(self, reason: str) -> str:
+        count, names = self.counts[reason], self.examples[reason]
+        more = ", ..." if count > len(names) else ""
+        return f"{count:,} {reason} ({', '.join(names)}{more})"
 
 
-def record(text: object, name: str, skipped: Skipped) -> Iterator[Document]:
+def record(value: object, field_name: str, name: str, skipped: Skipped) -> Iterator[Document]:
     """The document of one record (a JSON line, a row): nothing, counted, where it is no usable text."""
-    if not isinstance(text, str):
-        skipped.add("without text in the field", name)
-    elif not text:
+    if not isinstance(value, str):
+        skipped.add(f"without text in the field {field_name!r}", name)
+    elif not value:
         skipped.add("empty", name)
-    elif not _is_unicode(text):
+    elif not _is_unicode(value):
         skipped.add("with broken Unicode", name)
     else:
-        yield from pieces(text, name)
+        yield from pieces(value, name)
 
 
 def pieces(text: str, name: str) -> Iterator[Document]:
@@ -64,7 +65,7 @@ def pieces(text: str, name: str) -> Iterator[Document]:
 
 
 def cut_at_line_end(text: str, start: int, limit: int) -> int:
-    """The last position in (start, limit] after a line end; `limit` itself on a line too long; the end of a short text."""
+    """The last position in (start, limit] after a line end; else `limit`, or the end of a shorter text."""
     if limit >= len(text):
         return len(text)
     return text.rfind("\n", start, limit) + 1 or limit

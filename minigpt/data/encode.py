@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +14,9 @@ import numpy as np
 from minigpt.data.document import Document
 from minigpt.data.shards import TokenArray
 from minigpt.data.split import Part
-from minigpt.data.stopping import ShouldStop, stop_if_asked
 from minigpt.data.tokenizer import Tokenizer
 
-_BATCH_CHARACTERS = 1 << 19
+_BATCH_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,10 @@ def encode_documents(
     tokenizer: Tokenizer,
     dtype: np.dtype[Any],
     num_workers: int,
-    should_stop: ShouldStop,
-) -> Iterator[Encoded]:
-    """The pieces' tokens in the given order, whatever the number of workers; holds a few batches a worker in memory."""
-    # Threads, because the tokenizers library works outside the GIL: as fast as processes here (measured), with
-    # nothing to fork beside torch's threads. Each has its own copy, whose word cache it then need not share.
+) -> Generator[Encoded]:
+    """The pieces' tokens in the given order for any number of workers; holds a few batches each in memory."""
+    # Threads, because the tokenizers library works outside the GIL: as fast as processes (measured), with
+    # nothing to fork beside torch's threads. Each has its own copy, so that none waits for another's cache.
     local = threading.local()
 
     def load_copy() -> None:
@@ -53,12 +51,10 @@ def encode_documents(
     with _library_threads_off(), ThreadPoolExecutor(num_workers, "tokenize", load_copy) as pool:
         try:
             for batch in _batches(parts):
-                stop_if_asked(should_stop)
                 waiting.append(pool.submit(encode, batch))
                 if len(waiting) > 2 * num_workers:
                     yield from waiting.popleft().result()
             while waiting:
-                stop_if_asked(should_stop)
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

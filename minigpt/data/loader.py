@@ -43,7 +43,7 @@ class StepBatches:
 
 
 class BatchLoader:
-    """The batches of one step after the other; which windows they hold follows from seed and position alone."""
+    """One step's batches after the other; which windows they hold follows from seed and position alone."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """The first windows in order, at most `max_tokens` targets of them but one window at least.
 
-    Every batch has the same shape and every rank gets as many: what is missing is filled with IGNORE_INDEX targets."""
+    Every batch has the same shape and every rank gets as many: gaps are filled with IGNORE_INDEX targets."""
     count = len(windows) if max_tokens is None else max(1, max_tokens // windows.context_length)
     count = min(count, len(windows))
     stride = micro_batch_size * world_size

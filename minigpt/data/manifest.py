@@ -1,7 +1,9 @@
 """What a prepared corpus says about itself: the manifest.json beside its shards."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -44,6 +46,8 @@ class Manifest(Config):
     end_of_text_id: int
     dtype: str
     """uint16 or uint32."""
+    split: Literal["documents", "tails"]
+    """Whole documents are for validation, or (in a corpus of few) the end of each."""
     train: PartInfo
     validation: PartInfo
     skipped: Mapping[str, int]
@@ -63,14 +67,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def damage(folder: Path, manifest: Manifest) -> str | None:
-    """What is missing from a prepared folder or of the wrong size, None where all is there. Reads no shard."""
+    """What is missing or of the wrong size in a prepared folder; None where all is there. Reads no shard."""
     if manifest.format != FORMAT:
         return f"format {manifest.format}, this version writes {FORMAT}"
     bytes_per_token = 2 if manifest.dtype == "uint16" else 4
-    expected: dict[str, int | None] = {TOKENIZER_NAME: None}
+    expected: dict[str, int | None] = {}
     for name, part in (("train", manifest.train), ("validation", manifest.validation)):
         expected |= {shard.file: shard.tokens * bytes_per_token for shard in part.shards}
         expected |= {f"{name}.documents": part.documents * 16, f"{name}.names": None}
+    if _sha256(folder / TOKENIZER_NAME) != manifest.tokenizer_id:
+        return f"{TOKENIZER_NAME} is missing or another one"
     for file, size in expected.items():
         try:
             found = (folder / file).stat().st_size
@@ -79,3 +85,10 @@ def damage(folder: Path, manifest: Manifest) -> str | None:
         if size is not None and found != size:
             return f"{file} has {found:,} bytes instead of {size:,}"
     return None
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

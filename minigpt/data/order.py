@@ -20,8 +20,8 @@ def permuted(
 ) -> int | npt.NDArray[np.int64]:
     """Where `index` in [0, size) goes in the permutation of (seed, epoch): O(1) in time and memory.
 
-    A Feistel network permutes the next larger power of four; whoever lands outside [0, size) walks on until inside
-    (Black and Rogaway 2002, "Ciphers with arbitrary finite domains")."""
+    A Feistel network permutes the next larger power of four; whoever lands outside [0, size) walks on until
+    inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains")."""
     places = np.atleast_1d(np.asarray(index, dtype=np.int64)).astype(np.uint64)
     assert size >= 1
     assert places.size == 0 or (int(places.min()) >= 0 and int(places.max()) < size), (

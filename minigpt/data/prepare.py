@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 import tokenizers
 
 import minigpt
-from minigpt.atomic import atomic_folder
-from minigpt.data.cache import cache_folder, cached_fingerprint, entry_folder, writing_to
+from minigpt.atomic import atomic_folder, remove_folder
+from minigpt.data.cache import cached_fingerprint, entry_folder, writing_to
 from minigpt.data.config import DataConfig
 from minigpt.data.corpus import Corpus, open_corpus
 from minigpt.data.document import Skipped
@@ -27,11 +27,10 @@ from minigpt.data.manifest import (
     damage,
     read_manifest,
 )
-from minigpt.data.progress import Progress
+from minigpt.data.progress import ShouldStop, Tick, Watch, never
 from minigpt.data.sample import sample_texts
 from minigpt.data.shards import DocumentIndex, ShardWriter, Tokens, token_dtype
 from minigpt.data.split import Part, Split, plan_split
-from minigpt.data.stopping import ShouldStop, never
 from minigpt.data.tokenizer import Tokenizer, bytes_tokenizer, train_bpe
 from minigpt.errors import DataError
 
@@ -60,33 +59,38 @@ class Prepared:
         return info.bytes / info.tokens
 
     def document_at(self, token: int, part: Part = "train") -> tuple[str, int]:
-        """Name of the document that this token of the part came from, and the token's offset in that document."""
+        """Name of the document that this token of the part came from, and the token's offset within it."""
         return DocumentIndex(self.folder, part).at(token)
 
 
 def prepare(config: DataConfig, *, progress: bool = True, should_stop: ShouldStop = never) -> Prepared:
-    """The prepared corpus, from the cache where content and settings are the same; else made, complete or not at all.
+    """The prepared corpus, from the cache where content and settings are the same; else made, all or nothing.
 
-    Raises DataError (one line, for the user) and PreparationStopped once `should_stop` returns True."""
+    Raises DataError for the user's mistakes, PreparationStoppedError once `should_stop` returns True."""
+    watch = Watch(should_stop, shown=progress)
     given = _given_tokenizer(config)
     corpus = open_corpus(config)
-    cache = cache_folder(config)
+    cache = config.cache_folder()
     state = corpus.state()
-    fingerprint = cached_fingerprint(corpus, state, cache, should_stop)
+    fingerprint = cached_fingerprint(corpus, state, cache, watch)
     folder = entry_folder(config, fingerprint, given.id if given else None, cache)
     found = open_prepared(folder)
     if isinstance(found, Prepared):
         return found
-    if found is not None:
-        _say(f"the prepared corpus {folder} is damaged ({found}): preparing it anew")
-    with writing_to(cache), atomic_folder(folder) as building:
-        _build(config, corpus, fingerprint, given, building, progress, should_stop)
-        if corpus.state() != state:
-            raise DataError(
-                "the corpus changed while it was being prepared; run again when nobody writes to it"
-            )
+    with writing_to(cache):
+        if found is not None:
+            _say(f"the prepared corpus {folder} is damaged ({found}): preparing it anew")
+            remove_folder(folder)
+        # Of two processes that prepare the same at once, the first to finish wins and both use its work.
+        with atomic_folder(folder, keep_existing=True) as building:
+            _build(building, config, corpus, fingerprint, given, watch)
+            if corpus.state() != state:
+                raise DataError(
+                    "the corpus changed while it was being prepared; run again when it is at rest"
+                )
     made = open_prepared(folder)
-    assert isinstance(made, Prepared), made
+    if not isinstance(made, Prepared):
+        raise DataError(f"the prepared corpus {folder} was removed or damaged by another process; run again")
     return made
 
 
@@ -115,24 +119,24 @@ def _given_tokenizer(config: DataConfig) -> Tokenizer | None:
 
 
 def _build(
-    config: DataConfig,
-    corpus: Corpus,
-    fingerprint: str,
-    given: Tokenizer | None,
-    folder: Path,
-    progress: bool,
-    should_stop: ShouldStop,
+    folder: Path, config: DataConfig, corpus: Corpus, fingerprint: str, given: Tokenizer | None, watch: Watch
 ) -> None:
     """Fills `folder`; each pass over the corpus streams it anew, so that memory stays bounded."""
     began = time.perf_counter()
+    size = corpus.size_bytes()
     skipped = Skipped()
-    split = plan_split(corpus.documents(Skipped()), config.validation_fraction, config.seed, should_stop)
-    tokenizer = given or train_bpe(sample_texts(corpus, should_stop), config.tokenizer.vocab_size)
+    with watch.over("counting documents", size) as tick:
+        split = plan_split(corpus.documents(skipped), config.validation_fraction, config.seed, tick)
+    if split.is_empty:
+        why = f"skipped {skipped}" if skipped.counts else "it has no documents"
+        raise DataError(f"data.source = {_listed(config)}: no usable text; {why}")
+    tokenizer = given or _trained(config, corpus, watch)
     tokenizer.save(folder / TOKENIZER_NAME)
-    workers = config.num_workers or len(_usable_cpus())
-    with Progress(corpus.size_bytes(), shown=progress) as bar:
-        parts = _write_shards(folder, corpus, skipped, split, tokenizer, workers, bar.advance, should_stop)
-    _check_parts(parts, skipped, config)
+    skipped = Skipped()
+    workers = config.num_workers or _usable_cpus()
+    with watch.over("tokenizing", size) as tick:
+        parts = _write_shards(folder, corpus, skipped, split, tokenizer, workers, tick)
+    _check_parts(parts, config)
     manifest = Manifest(
         format=FORMAT,
         source=(config.source,) if isinstance(config.source, str) else tuple(config.source),
@@ -141,19 +145,25 @@ def _build(
         vocab_size=tokenizer.vocab_size,
         end_of_text_id=tokenizer.end_of_text_id,
         dtype=token_dtype(tokenizer.vocab_size).name,
+        split=split.kind,
         train=parts["train"],
         validation=parts["validation"],
         skipped=dict(skipped.counts),
         skipped_examples={reason: tuple(names) for reason, names in skipped.examples.items()},
         seconds=time.perf_counter() - began,
-        versions={
-            "minigpt": minigpt.__version__,
-            "tokenizers": tokenizers.__version__,
-            "python": platform.python_version(),
-        },
+        versions=_versions(),
     )
     (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     _report(manifest, skipped)
+
+
+def _trained(config: DataConfig, corpus: Corpus, watch: Watch) -> Tokenizer:
+    vocab_size = config.tokenizer.vocab_size
+    with watch.over("reading for the tokenizer", corpus.size_bytes()) as tick:
+        texts = sample_texts(corpus, tick)
+    megabytes = sum(map(len, texts)) / 1e6
+    _say(f"training a tokenizer of {vocab_size:,} tokens on {megabytes:,.1f} MB of the corpus ...")
+    return train_bpe(texts, vocab_size)
 
 
 def _write_shards(
@@ -163,57 +173,68 @@ def _write_shards(
     split: Split,
     tokenizer: Tokenizer,
     workers: int,
-    advance: Callable[[int], None],
-    should_stop: ShouldStop,
+    tick: Tick,
 ) -> dict[Part, PartInfo]:
     dtype = token_dtype(tokenizer.vocab_size)
-    parts = split.parts(corpus.documents(skipped))
-    with ShardWriter(folder, "train", dtype) as train, ShardWriter(folder, "validation", dtype) as validation:
+    pieces = encode_documents(split.parts(corpus.documents(skipped)), tokenizer, dtype, workers)
+    with (
+        ShardWriter(folder, "train", dtype) as train,
+        ShardWriter(folder, "validation", dtype) as validation,
+        closing(pieces),
+    ):
         writers: dict[Part, ShardWriter] = {"train": train, "validation": validation}
-        inside: set[Part] = set()
-        for piece in encode_documents(parts, tokenizer, dtype, workers, should_stop):
+        unfinished: set[Part] = set()
+        for piece in pieces:
             writer = writers[piece.part]
-            if piece.part not in inside:
+            if piece.part not in unfinished:
                 writer.start_document(piece.name)
-                inside.add(piece.part)
+                unfinished.add(piece.part)
             writer.append(piece.tokens, piece.text_bytes)
             if piece.ends_document:
-                inside.remove(piece.part)
-            advance(piece.text_bytes)
+                unfinished.remove(piece.part)
+            tick(piece.text_bytes)
         return {"train": train.finish(), "validation": validation.finish()}
 
 
-def _check_parts(parts: dict[Part, PartInfo], skipped: Skipped, config: DataConfig) -> None:
+def _check_parts(parts: dict[Part, PartInfo], config: DataConfig) -> None:
     total = sum(part.tokens for part in parts.values())
-    if total == 0:
-        raise DataError(no_text(config, skipped))
     for name, part in parts.items():
         if part.tokens < 2:
             raise DataError(
-                f"the corpus is too small: {total:,} tokens leave {part.tokens} for {name} "
-                f"with data.validation_fraction = {config.validation_fraction}; give more text or another fraction"
+                f"the corpus is too small: data.validation_fraction = {config.validation_fraction} leaves "
+                f"{part.tokens} of its {total:,} tokens for {name}; give more (or more different) text, "
+                "or another fraction"
             )
 
 
-def no_text(config: DataConfig, skipped: Skipped) -> str:
-    """The message for a corpus without a single usable document."""
-    why = f"skipped {skipped}" if skipped.counts else "it has no documents"
-    return f"data.source = {config.source}: no usable text; {why}"
-
-
 def _report(manifest: Manifest, skipped: Skipped) -> None:
-    documents = manifest.train.documents + manifest.validation.documents
+    tails = manifest.split == "tails"
+    documents = manifest.train.documents + (0 if tails else manifest.validation.documents)
     size = manifest.train.bytes + manifest.validation.bytes
     _say(
-        f"prepared {documents:,} documents, {size / 1e6:,.1f} MB: {manifest.train.tokens:,} tokens for training, "
-        f"{manifest.validation.tokens:,} for validation, in {manifest.seconds:.1f} s"
+        f"prepared {documents:,} documents, {size / 1e6:,.1f} MB: "
+        f"{manifest.train.tokens:,} tokens to train on, "
+        f"{manifest.validation.tokens:,} to validate on{' (the end of each document)' if tails else ''}, "
+        f"in {manifest.seconds:.1f} s"
     )
     if skipped.counts:
         _say(f"skipped {skipped}")
 
 
-def _usable_cpus() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+def _listed(config: DataConfig) -> str:
+    return config.source if isinstance(config.source, str) else ", ".join(config.source)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "minigpt": minigpt.__version__,
+        "tokenizers": tokenizers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(line: str) -> None:

@@ -4,27 +4,27 @@ from collections.abc import Iterable
 
 from minigpt.data.corpus import Corpus
 from minigpt.data.document import Document, Skipped
+from minigpt.data.progress import Tick
 from minigpt.data.split import content_hash
-from minigpt.data.stopping import ShouldStop, stop_if_asked
 
 SAMPLE_CHARACTERS = 64 << 20
 _SAMPLE_SEED = 0
 _HASH_RANGE = 1 << 64
 
 
-def sample_texts(corpus: Corpus, should_stop: ShouldStop, limit: int = SAMPLE_CHARACTERS) -> list[str]:
-    """At most `limit` characters of pieces, spread evenly over the corpus; the first ones where reading is a download."""
+def sample_texts(corpus: Corpus, tick: Tick, limit: int = SAMPLE_CHARACTERS) -> list[str]:
+    """At most `limit` characters of pieces, spread evenly; the first ones where reading is a download."""
     documents = corpus.documents(Skipped())
     if corpus.is_remote:
-        return _first(documents, limit, should_stop)
-    return _spread(documents, limit, should_stop)
+        return _first(documents, limit, tick)
+    return _spread(documents, limit, tick)
 
 
-def _first(documents: Iterable[Document], limit: int, should_stop: ShouldStop) -> list[str]:
+def _first(documents: Iterable[Document], limit: int, tick: Tick) -> list[str]:
     texts: list[str] = []
     characters = 0
     for document in documents:
-        stop_if_asked(should_stop)
+        tick(len(document.text))
         if texts and characters + len(document.text) > limit:
             break
         texts.append(document.text)
@@ -32,14 +32,15 @@ def _first(documents: Iterable[Document], limit: int, should_stop: ShouldStop) -
     return texts
 
 
-def _spread(documents: Iterable[Document], limit: int, should_stop: ShouldStop) -> list[str]:
+def _spread(documents: Iterable[Document], limit: int, tick: Tick) -> list[str]:
     """Pieces with a hash below a threshold, which halves whenever they become too many: even, in one pass."""
     kept: list[tuple[int, str]] = []
     characters = 0
     threshold = _HASH_RANGE
-    for document in documents:
-        stop_if_asked(should_stop)
-        place = content_hash(document.text, _SAMPLE_SEED)
+    for number, document in enumerate(documents):
+        tick(len(document.text))
+        # Of its number, not its text: equal texts would all leave at once.
+        place = content_hash(str(number), _SAMPLE_SEED)
         if place >= threshold:
             continue
         kept.append((place, document.text))

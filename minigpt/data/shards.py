@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from minigpt.data.manifest import PartInfo, Shard
 
-TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
 SHARD_TOKENS = 1 << 26
 _INDEX_DTYPE = np.dtype("<u8")

@@ -1,15 +1,16 @@
-"""Which document, or which end of a document, is for validation: decided by content, the same on every machine."""
+"""Which document, or which end of a document, is for validation: decided by content, everywhere alike."""
 
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from minigpt.data.document import Document
-from minigpt.data.stopping import ShouldStop, stop_if_asked
+from minigpt.data.progress import Tick
 
 Part = Literal["train", "validation"]
+SplitKind = Literal["documents", "tails"]
 
 _FEW_DOCUMENTS = 20
 _MOST_COUNTED = 1_000_000
@@ -22,6 +23,13 @@ class SplitByHash:
 
     seed: int
     threshold: int
+
+    kind: ClassVar[SplitKind] = "documents"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no documents at all."""
+        return False
 
     def parts(self, documents: Iterable[Document]) -> Iterator[tuple[Part, Document]]:
         """Each piece with its part; the first piece decides for its document."""
@@ -39,13 +47,20 @@ class SplitByTail:
     cuts: tuple[int, ...]
     """Of each document, in characters: where its tail starts, before moving on to a line end."""
 
+    kind: ClassVar[SplitKind] = "tails"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no documents at all."""
+        return not self.cuts
+
     def parts(self, documents: Iterable[Document]) -> Iterator[tuple[Part, Document]]:
         """Each piece with its part; the piece with the cut comes as two."""
         cuts = iter(self.cuts)
         cut, in_tail = 0, False
         for document in documents:
             if document.offset == 0:
-                # A document beyond the counted ones can only come from a corpus that changes while it is read.
+                # More documents than were counted: the corpus is being changed, prepare() will notice.
                 cut, in_tail = next(cuts, 0), False
             end = document.offset + len(document.text)
             if in_tail:
@@ -60,13 +75,13 @@ class SplitByTail:
 Split = SplitByHash | SplitByTail
 
 
-def plan_split(documents: Iterable[Document], fraction: float, seed: int, should_stop: ShouldStop) -> Split:
+def plan_split(documents: Iterable[Document], fraction: float, seed: int, tick: Tick) -> Split:
     """How to split these documents; reads only as many as it takes to know that chance alone will do."""
     enough = min(_MOST_COUNTED, math.ceil(50 / fraction))
     hashes: list[int] = []
     sizes: list[int] = []
     for document in documents:
-        stop_if_asked(should_stop)
+        tick(len(document.text))
         if document.offset == 0:
             hashes.append(content_hash(document.text, seed))
             sizes.append(0)

@@ -41,6 +41,7 @@ class Tokenizer:
         self.id = hashlib.sha256(self._json.encode("utf-8")).hexdigest()
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.end_of_text_id = _end_of_text_id(backend)
+        self._is_bytes = backend.get_vocab(with_added_tokens=False) == _byte_vocabulary()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -72,6 +73,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, nothing added."""
+        if self._is_bytes:
+            return [list(text.encode("utf-8")) for text in texts]
         return [
             encoding.ids
             for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -97,7 +100,8 @@ class StreamDecoder:
         # A sequence that is no UTF-8 at all must not be held back for ever.
         if text.endswith("\ufffd") and len(self._held) < _MAX_HELD_TOKENS:
             return ""
-        self._shown, self._held = self._held, []
+        # After broken bytes the next ones start afresh, or they would change what is shown already.
+        self._shown, self._held = [] if text.endswith("\ufffd") else self._held, []
         return text
 
     def flush(self) -> str:
@@ -136,27 +140,27 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     size = backend.get_vocab_size()
     if size < vocab_size:
         raise DataError(
-            f"data.tokenizer.vocab_size = {vocab_size}, but the corpus ({characters:,} characters) supports only {size} "
-            f"tokens; set data.tokenizer.vocab_size={size} or less, data.tokenizer.kind=bytes, or give more text"
+            f"data.tokenizer.vocab_size = {vocab_size}, but the corpus ({characters:,} characters) supports "
+            f"only {size} tokens; set data.tokenizer.vocab_size={size} or less, data.tokenizer.kind=bytes, "
+            "or give more text"
         )
     return Tokenizer(backend.to_str())
 
 
 def bytes_tokenizer() -> Tokenizer:
     """Token id = byte value, 256 = end of text."""
-    vocabulary = {character: byte for byte, character in enumerate(byte_characters())}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend = tokenizers.Tokenizer(models.BPE(vocab=_byte_vocabulary(), merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([END_OF_TEXT])
     return Tokenizer(backend.to_str())
 
 
-def byte_characters() -> list[str]:
-    """The printable character that byte-level tokenizers write for each byte value."""
+def _byte_vocabulary() -> dict[str, int]:
+    """The printable characters that byte-level tokenizers write for the byte values."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]
+    return {chr(byte) if byte in shown else chr(next(hidden)): byte for byte in range(256)}
 
 
 def _end_of_text_id(backend: tokenizers.Tokenizer) -> int:
@@ -165,5 +169,5 @@ def _end_of_text_id(backend: tokenizers.Tokenizer) -> int:
             return int(token_id)
     raise DataError(
         f"has no end-of-text token (looked for {', '.join(_KNOWN_END_OF_TEXT)}); "
-        f'add one to it: tokenizers.Tokenizer.from_file(path).add_special_tokens(["{END_OF_TEXT}"]), then save'
+        f'add one: tokenizers.Tokenizer.from_file(path).add_special_tokens(["{END_OF_TEXT}"]), then save it'
     )

@@ -63,7 +63,11 @@ class World:
 
 def ranks_from_environment() -> tuple[int, int, int]:
     """(rank, local rank, world size) as torchrun sets them; (0, 0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return (
+        int(os.environ.get("RANK", 0)),
+        int(os.environ.get("LOCAL_RANK", 0)),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
 
 
 @contextmanager

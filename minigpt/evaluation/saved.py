@@ -44,15 +44,14 @@ def evaluate_saved(
                 "model and tokenizer are the trained ones"
             )
     data = with_data_overrides(loaded.config, overrides)
-    prepared = _prepared(data, loaded, own_data=data == loaded.config.data)
+    prepared = _prepared(data, loaded, own_data=data == loaded.config.data, progress=progress)
     windows = Windows(prepared.validation, loaded.config.model.context_length)
     batches: Iterable[Batch] = validation_batches(windows, SEQUENCES_PER_BATCH, None)
     total = -(-len(windows) // SEQUENCES_PER_BATCH)
-    part = prepared.manifest.validation
     evaluation = evaluate(
         loaded.model,
         tqdm(batches, total=total, desc="evaluating", unit="batch", leave=False, disable=not progress),
-        bytes_per_token=part.bytes / part.tokens,
+        bytes_per_token=prepared.bytes_per_token("validation"),
         autocast=autocast,
         device=device,
         reduce_sum=_alone,
@@ -69,14 +68,14 @@ def with_data_overrides(config: RunConfig, overrides: Sequence[str]) -> DataConf
     return validated(read_mapping(to_yaml(config), "the run's config"), overrides).data
 
 
-def _prepared(data: DataConfig, loaded: LoadedModel, *, own_data: bool) -> Prepared:
+def _prepared(data: DataConfig, loaded: LoadedModel, *, own_data: bool, progress: bool) -> Prepared:
     # The run's own preparation is in the cache already, under the tokenizer it asked for.
     if own_data:
-        prepared = prepare(data)
+        prepared = prepare(data, progress=progress)
         if prepared.manifest.tokenizer_id == loaded.tokenizer.id:
             return prepared
     own_tokenizer = TokenizerConfig(kind="file", path=str(loaded.tokenizer_path))
-    return prepare(data.model_copy(update={"tokenizer": own_tokenizer}))
+    return prepare(data.model_copy(update={"tokenizer": own_tokenizer}), progress=progress)
 
 
 def _alone(value: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def _read(place: Path, best: bool) -> Loaded:
         return Loaded(path, load_checkpoint(path))
     if not checkpoints_by_step(place):
         raise CheckpointError(
-            f"{place} has no checkpoint_step_N.pt (yet); give a run's folder, such as checkpoints/pretrain_small"
+            f"{place} has no checkpoint_step_N.pt yet; give a run folder, such as checkpoints/pretrain_small"
         )
     newest = load_newest(place)
     if not best:

@@ -36,7 +36,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None = None
+    ) -> Tensor:
         if self.pre_norm:
             x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), cos_TH, sin_TH, cache))
             return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))  # type: ignore[no-any-return]

@@ -33,7 +33,9 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         # Post-Norm blocks end in a norm of their own: another one would only add a scale.
         self.norm = (
-            nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps) if config.norm_position == "pre" else nn.Identity()
+            nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            if config.norm_position == "pre"
+            else nn.Identity()
         )
         self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, vocab_size, bias=False)
         cos, sin = rotary_tables(config.head_dim, config.context_length, config.rope_theta)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from minigpt.model.gpt import GPT
 from minigpt.model.rotary import rotary_tables
 
-
 LOGIT_STD = 0.25
 OWN_TOKEN_LOGIT = 2.0
 
@@ -20,8 +19,8 @@ def initialize(model: GPT, seed: int) -> None:
       below 1, so no branch drowns the stream.
     - `output` and `down` write into the residual stream 2 x num_layers times: their std is divided by the root of that
       (GPT-2), so the stream's variance does not grow with depth.
-    - Embedding and head: the smaller of init_std and LOGIT_STD / sqrt(hidden_size). The head reads a vector of RMS 1, so
-      its logits have std <= LOGIT_STD and the first loss stays near ln V (excess about LOGIT_STD^2 / 2 nats).
+    - Embedding and head: the smaller of init_std and LOGIT_STD / sqrt(hidden_size). The head reads a vector of RMS 1,
+      so its logits have std <= LOGIT_STD and the first loss stays near ln V (excess about LOGIT_STD^2 / 2 nats).
       Tied and Post-Norm, the stream is little more than the token's own embedding, whose logit is then about
       std x hidden_size: bounded by OWN_TOKEN_LOGIT, or a shallow wide model would start out repeating its input.
     - Norm scales: 1.
@@ -36,7 +35,11 @@ def initialize(model: GPT, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             last = name.rsplit(".", 1)[-1]
-            _normal(module.weight, {"output": branch_std, "down": branch_std, "head": token_std}.get(last, std), generator)
+            _normal(
+                module.weight,
+                {"output": branch_std, "down": branch_std, "head": token_std}.get(last, std),
+                generator,
+            )
         elif isinstance(module, nn.Embedding):
             _normal(module.weight, token_std, generator)
         elif isinstance(module, nn.RMSNorm):

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def rotary_tables(head_dim: int, length: int, theta: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    head_dim: int, length: int, theta: float, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position's angles, each (length, head_dim) in fp32."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim
     # fp64 before the cosine: at position 10^5 an fp32 angle has lost its third decimal.

@@ -30,7 +30,7 @@ def _adamw(kinds: dict[str, list[nn.Parameter]], config: OptimizerConfig) -> lis
         {"params": kinds["token"], "weight_decay": 0.0, "lr_ratio": ratio},
         {"params": kinds["scale"], "weight_decay": 0.0, "lr_ratio": 1.0},
     ]
-    # Fused: one pass over memory, and the only AdamW that can call an update off without asking the host (`apply_update`).
+    # Fused: one pass over memory, and the only AdamW that can call an update off without asking the host.
     return [
         AdamW(
             [group for group in groups if group["params"]],

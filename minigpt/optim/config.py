@@ -37,4 +37,3 @@ class ScheduleConfig(Config):
     """Learning rate at the last step over its peak."""
     decay_ratio: Annotated[Float, Field(gt=0, le=1)] = 0.2
     """Share of the steps that wsd spends decaying."""
-

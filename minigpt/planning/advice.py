@@ -78,8 +78,11 @@ def advice_lines(
 ) -> list[str]:
     """The table, the verdict and the levers, ready to print."""
     report = memory_report(work)
-    lines = [*table(report), "", verdict(report, available_bytes), "", "What makes it smaller (--set ...):"]
     found = levers(work, tokenizer_vocab_size=tokenizer_vocab_size)
+    heading = (
+        "What makes it smaller (--set ...):" if found else "What makes it smaller: nothing but another model."
+    )
+    lines = [*table(report), "", verdict(report, available_bytes), "", heading]
     width = max((len(lever.override) for lever in found), default=0)
     lines += [
         f"  {lever.override:{width}}  saves {bytes_text(lever.saved_bytes):>9}; price: {lever.price}"

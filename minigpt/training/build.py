@@ -35,6 +35,7 @@ from minigpt.training_monitor.norms import GradientNorms
 from minigpt.training_monitor.sinks.console import ConsoleSink
 from minigpt.training_monitor.sinks.events import EventsSink
 from minigpt.training_monitor.sinks.fan_out import FanOut
+from minigpt.training_monitor.sinks.json_lines import read_json_lines
 from minigpt.training_monitor.sinks.log_file import LogFileSink
 from minigpt.training_monitor.sinks.metrics import MetricsSink
 from minigpt.training_monitor.sinks.protocol import Sink
@@ -54,9 +55,17 @@ class Order:
 
 
 def build_run(
-    order: Order, prepared: Prepared, world: World, interrupt: Interrupt, stack: ExitStack, saved: dict[str, Any] | None
+    order: Order,
+    prepared: Prepared,
+    world: World,
+    interrupt: Interrupt,
+    stack: ExitStack,
+    saved: dict[str, Any] | None,
 ) -> Run:
-    """The run, on its device; `stack` closes what it opened. `saved` is the checkpoint it will be put back into."""
+    """The run, on its device, at its first step; `stack` closes what it opened. Nothing on disk is touched.
+
+    `saved` is the state of the checkpoint that it will be put into.
+    """
     config, device = order.config, world.device
     check_batch(config, world.size)
     precision = resolve_precision(config.training.mixed_precision, device)
@@ -67,7 +76,6 @@ def build_run(
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
     seed_everything(config.training.seed + world.rank)
     model = build_model(config, tokenizer.vocab_size, device)
-    step = saved["step"] if saved is not None else 0
     progress = Progress(
         config.training.max_steps,
         device.type,
@@ -86,8 +94,6 @@ def build_run(
         pin_memory=device.type == "cuda",
     )
     stack.callback(loader.close)
-    sinks = _sinks(order.run_dir, progress, step) if world.is_main else FanOut([])
-    stack.callback(sinks.close)
     stack.callback(progress.close)
     peak = peak_flops(device, precision.dtype)
     return Run(
@@ -116,7 +122,7 @@ def build_run(
             max_grad_norm=config.training.max_grad_norm,
             learning_rate=config.optimizer.learning_rate,
         ),
-        sinks=sinks,
+        sinks=FanOut([]),
         progress=progress,
         interrupt=interrupt,
         flops_per_token=flops_per_token(config.model, model.vocab_size),
@@ -135,7 +141,9 @@ def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT
     return model
 
 
-def workload(config: RunConfig, world: World, precision: Precision, vocab_size: int, micro_batch_size: int) -> Workload:
+def workload(
+    config: RunConfig, world: World, precision: Precision, vocab_size: int, micro_batch_size: int
+) -> Workload:
     """What one rank computes in a forward and backward, for the memory estimate."""
     return Workload(
         model=config.model,
@@ -171,20 +179,31 @@ def _over_ranks(model: GPT, world: World) -> torch.nn.Module:
     if world.size == 1:
         return model
     return DistributedDataParallel(
-        model, device_ids=[world.device.index] if world.device.type == "cuda" else None, broadcast_buffers=False
+        model,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,
     )
 
 
-def _sinks(run_dir: Path, progress: Progress, step: int) -> FanOut:
-    """Everything that records the main rank's run, cut back to `step`."""
+def open_records(run: Run, stack: ExitStack) -> None:
+    """Give the run its sinks: new ones, or cut back to the step that it resumes from."""
+    if not run.world.is_main:
+        return
+    step, metrics_path = run.position.step, run.run_dir / METRICS_NAME
+    metrics = MetricsSink(metrics_path, keep_through=step)
     sinks: list[Sink] = [
-        ConsoleSink(progress.say, show_steps=not progress.has_bar),
+        ConsoleSink(run.progress.say, show_steps=not run.progress.has_bar),
         LogFileSink(LOG_FILE),
-        MetricsSink(run_dir / METRICS_NAME, keep_through=step),
-        EventsSink(run_dir / EVENTS_NAME, keep_through=step),
-        TensorBoardSink(run_dir / TENSORBOARD_NAME, keep_through=step),
+        metrics,
+        EventsSink(run.run_dir / EVENTS_NAME, keep_through=step),
+        TensorBoardSink(
+            run.run_dir / TENSORBOARD_NAME,
+            keep_through=step,
+            clipped_before=[bool(record["clipped"]) for record in read_json_lines(metrics_path)],
+        ),
     ]
-    return FanOut(sinks)
+    run.sinks = FanOut(sinks)
+    stack.callback(run.sinks.close)
 
 
 def _identity(order: Order, prepared: Prepared) -> dict[str, Any]:
@@ -204,7 +223,7 @@ def environment() -> dict[str, str]:
     return {
         "minigpt": minigpt.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

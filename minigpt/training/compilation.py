@@ -21,7 +21,7 @@ def compiling_pays(seconds_per_step: float, steps_left: int) -> bool:
 
 @contextmanager
 def uncompiled(model: GPT) -> Iterator[None]:
-    """The model eager while the block runs: evaluation and sampling would compile it anew for their modes and shapes."""
+    """The model eager while the block runs: evaluation and sampling would compile it anew for each mode and shape."""
     compiled = model._compiled_call_impl
     model._compiled_call_impl = None
     try:

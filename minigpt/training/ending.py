@@ -18,7 +18,9 @@ def ended(run: Run, outcome: Outcome, seconds: float) -> int:
     position, say = run.position, run.progress.say
     if isinstance(outcome, Stop):
         say(f"Stopped at step {position.step}: {outcome.reason}")
-        say(f"The state is saved in {run.run_dir}; after mending the cause: {resume_command(run.name, run.run_dir)}")
+        say(
+            f"The state is saved in {run.run_dir}; after mending the cause: {resume_command(run.name, run.run_dir)}"
+        )
         return STOPPED_BY_MONITOR
     if outcome == "interrupted":
         say(f"Interrupted after step {position.step}, saved in {run.run_dir}. To go on: ")
@@ -44,6 +46,8 @@ def resume_command(name: str, run_dir: Path) -> str:
 def _sample(run: Run) -> str:
     """A new document by the model, between rulers."""
     with uncompiled(run.model), run.precision.autocast():
-        text = generate_text(run.model, run.tokenizer, "", max_new_tokens=run.config.sample_tokens, seed=run.config.seed)
+        text = generate_text(
+            run.model, run.tokenizer, "", max_new_tokens=run.config.sample_tokens, seed=run.config.seed
+        )
     ruler = "-" * 60
     return f"{ruler}\n{text}\n{ruler}"

@@ -1,6 +1,5 @@
 """The training loop: the order of a step is the order of the lines."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -136,7 +135,9 @@ def _evaluation_is_due(run: Run) -> bool:
 def _grad_flow_check(run: Run) -> Callable[[], None] | None:
     """The look at all gradients that is due in the coming step, if any."""
     step = run.position.step + 1
-    if not (run.config.check_grad_flow and run.world.is_main and step % run.config.check_grad_flow_every == 0):
+    if not (
+        run.config.check_grad_flow and run.world.is_main and step % run.config.check_grad_flow_every == 0
+    ):
         return None
 
     def inspect() -> None:

@@ -26,7 +26,7 @@ class Precision:
         return torch.autocast(self.device_type, dtype=self.dtype)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
-        """A loss scaler that is real for fp16 (its range ends at 65504, and at 6e-8 below) and passes all else through."""
+        """A loss scaler: real for fp16, whose range is 6e-8 to 65504; the other formats pass through it."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
 
@@ -41,7 +41,9 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
     """
     name = _automatic(device) if wanted == "auto" else wanted
     if name == "fp16" and device.type == "mps":
-        raise ConfigError("training.mixed_precision = fp16 does not work on mps (no GradScaler); use bf16 or off")
+        raise ConfigError(
+            "training.mixed_precision = fp16 does not work on mps (no GradScaler); use bf16 or off"
+        )
     return Precision(name, DTYPES[name], device.type)
 
 

@@ -9,13 +9,13 @@ from minigpt.checkpoint.load import Loaded
 from minigpt.checkpoint.lock import locked_folder
 from minigpt.config.load import load_config
 from minigpt.data.prepare import Prepared, prepare
-from minigpt.data.stopping import PreparationStopped
+from minigpt.data.progress import PreparationStoppedError
 from minigpt.distributed.device import device_title
 from minigpt.distributed.world import World, joined_world
 from minigpt.planning.available import available_bytes
-from minigpt.planning.memory import largest_micro_batch, memory_report
+from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
-from minigpt.training.build import Order, build_run, workload
+from minigpt.training.build import Order, build_run, open_records, workload
 from minigpt.training.ending import ended, resume_command
 from minigpt.training.folder import default_run_dir, describe_run, set_aside, set_newer_aside
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
@@ -27,7 +27,9 @@ from minigpt.training.state import restore_state
 from minigpt.training_monitor.event import Event
 
 
-def pretrain(config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str | None) -> int:
+def pretrain(
+    config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str | None
+) -> int:
     """Train, or go on training; the exit code (0 finished, 4 stopped by the monitor, 128 + signal interrupted).
 
     Raises:
@@ -42,22 +44,26 @@ def pretrain(config_name: str | None, overrides: Sequence[str], run_dir: Path | 
             say(f"warning: {line}")
         try:
             prepared, notes = _corpus(order, loaded, world, interrupt)
-        except (Interrupted, PreparationStopped):
+        except (Interrupted, PreparationStoppedError):
             say("Interrupted while preparing the corpus; nothing was lost, the same command starts again.")
             return interrupt.exit_code
         if world.is_main:
             stack.enter_context(locked_folder(order.run_dir))
-            _clear_the_way(order, loaded)
-        world.barrier()
+        # Before the model takes its share of it.
+        available = available_bytes(world.device)
         run = build_run(order, prepared, world, interrupt, stack, loaded.state if loaded else None)
-        for line in _plan(run, order, prepared):
-            say(line)
         if loaded is not None:
             notes += restore_state(run, loaded.state)
-            _tell_resume(run, loaded, [*notes, *what_differs(order, loaded.state)])
+        for line in _plan(run, order, prepared, available):
+            say(line)
+        # Up to here nothing on disk has changed: whatever did not fit has been refused.
         if world.is_main:
+            _clear_the_way(order, loaded)
             describe_run(order.run_dir, order.config, run.tokenizer)
-        if loaded is None:
+        open_records(run, stack)
+        if loaded is not None:
+            _tell_resume(run, loaded, [*notes, *what_differs(order, loaded.state)])
+        else:
             # From the very first second there is something to resume, and a disk that refuses is met now.
             save(run, "before the first step")
         run.progress.start(run.position.step)
@@ -79,7 +85,9 @@ def _order(
     return Order(found.name, run_dir, found.config, tuple(overrides)), None, list(found.warnings)
 
 
-def _corpus(order: Order, loaded: Loaded | None, world: World, interrupt: Interrupt) -> tuple[Prepared, list[str]]:
+def _corpus(
+    order: Order, loaded: Loaded | None, world: World, interrupt: Interrupt
+) -> tuple[Prepared, list[str]]:
     """The prepared corpus: made by the main rank, then opened from the cache by the others."""
 
     def get() -> tuple[Prepared, list[str]]:
@@ -107,14 +115,13 @@ def _clear_the_way(order: Order, loaded: Loaded | None) -> None:
         print(f"(to go on with it instead: {resume_command('', moved)})")
 
 
-def _plan(run: Run, order: Order, prepared: Prepared) -> list[str]:
+def _plan(run: Run, order: Order, prepared: Prepared, available: int | None) -> list[str]:
     """What the run will do, with warnings, for people."""
     config, world = order.config, run.world
     work = workload(config, world, run.precision, prepared.manifest.vocab_size, run.micro_batch_size)
-    available = available_bytes(world.device)
     sequences = config.training.tokens_per_step // (config.model.context_length * world.size)
     report = memory_report(work)
-    fitting = largest_micro_batch(work, sequences_per_rank_step=sequences, available_bytes=available)
+    fitting = fitting_micro_batch(work, sequences_per_rank_step=sequences, available_bytes=available)
     source = config.data.source
     plan = RunPlan(
         name=run.name,
@@ -127,7 +134,9 @@ def _plan(run: Run, order: Order, prepared: Prepared) -> list[str]:
         corpus=source if isinstance(source, str) else ", ".join(source),
         corpus_tokens=prepared.manifest.train.tokens,
         memory=report,
-        available_bytes=available,
+        available_bytes=None
+        if available is None
+        else available // (1 if world.device.type == "cuda" else world.size),
         fitting_micro_batch_size=fitting,
         device=device_title(world.device),
         precision={"off": "fp32"}.get(run.precision.name, run.precision.name + " autocast"),

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,11 +16,13 @@ ETA_STEPS, ETA_SECONDS = 7, 60.0
 class Progress:
     """The terminal of the main rank; silent on the others."""
 
-    def __init__(self, max_steps: int, device_type: str, *, is_main: bool, smaller_preset: str | None) -> None:
+    def __init__(
+        self, max_steps: int, device_type: str, *, is_main: bool, smaller_preset: str | None
+    ) -> None:
         self._max_steps, self._device_type, self._smaller_preset = max_steps, device_type, smaller_preset
         self._is_main = is_main
         self.has_bar = is_main and sys.stdout.isatty()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._step_seconds: list[float] = []
         self._said_eta = False
         self._started_at = time.monotonic()
@@ -28,7 +31,12 @@ class Progress:
         """Show the bar, standing at `step`."""
         if self.has_bar:
             self._bar = tqdm(
-                total=self._max_steps, initial=step, unit="step", dynamic_ncols=True, file=sys.stdout, smoothing=0.1
+                total=self._max_steps,
+                initial=step,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stdout,
+                smoothing=0.1,
             )
 
     def say(self, text: str) -> None:

@@ -1,7 +1,6 @@
 """Going on where a run stopped: which checkpoint, with which configuration, on which tokens."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from minigpt.config.load import load_config
 from minigpt.config.run_config import RunConfig
 from minigpt.data.config import TokenizerConfig
 from minigpt.data.prepare import Prepared, open_prepared, prepare
-from minigpt.data.stopping import ShouldStop
+from minigpt.data.progress import ShouldStop
 from minigpt.errors import CheckpointError
 from minigpt.training.build import Order, environment
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
@@ -57,7 +56,9 @@ def what_differs(order: Order, state: dict[str, Any]) -> list[str]:
         before = RunConfig.model_validate(state["config"])
         lines += [f"changed since: {line}" for line in differences(before, order.config)]
     except ValidationError as error:
-        lines.append(f"the saved config cannot be compared, it is of another version: {error.error_count()} keys")
+        lines.append(
+            f"the saved config cannot be compared, it is of another version: {error.error_count()} keys"
+        )
     now = environment()
     lines += [
         f"changed since: {name} {then} -> {now[name]}: results may round differently"

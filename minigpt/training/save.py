@@ -25,7 +25,7 @@ class SaveClock:
 def save(run: Run, reason: str) -> None:
     """Write the checkpoint of the run's present step, then let go of those that need not stay.
 
-    The sinks reach the disk first: a checkpoint that says "step N" vouches for N steps in metrics.jsonl and TensorBoard.
+    The sinks reach the disk first: a checkpoint of step N vouches for N steps in metrics.jsonl and TensorBoard.
     """
     state = run_state(run)
     if state is not None:

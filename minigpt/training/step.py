@@ -25,7 +25,9 @@ class StepResult(NamedTuple):
     targets: int
 
 
-def train_step(run: Run, batches: StepBatches, lr: float, inspect: Callable[[], None] | None = None) -> StepResult:
+def train_step(
+    run: Run, batches: StepBatches, lr: float, inspect: Callable[[], None] | None = None
+) -> StepResult:
     """Train on `batches` at learning rate `lr`; `inspect` looks at the full gradients before they are clipped.
 
     Losses and gradients are sums over targets divided by the step's targets on all ranks, so any split of a batch into

@@ -15,12 +15,12 @@ REASONS = {
     "en": {
         "streak": "{count} updates in a row had to be skipped ({cause})",
         "share": "{count} of the last {window} updates had to be skipped ({cause})",
-        "skip": "the update was not applied: {cause}",
+        "skip": "a non-finite update is never applied: {cause}",
     },
     "zh": {
         "streak": "已连续跳过 {count} 次参数更新（{cause}）",
         "share": "最近 {window} 步中跳过了 {count} 次参数更新（{cause}）",
-        "skip": "本次参数更新未执行：{cause}",
+        "skip": "非有限的更新不予执行：{cause}",
     },
 }
 
@@ -38,8 +38,8 @@ class Policy:
     def decide(self, signals: StepSignals, findings: Sequence[Finding]) -> Action:
         """Stop when the budget is spent, SkipUpdate when this step was skipped for cause, else Continue."""
         calibrating = self._overflow.is_normal(signals) and isfinite(signals.loss)
-        skipped = signals.update_skipped and not calibrating
-        if signals.update_skipped and calibrating:
+        skipped = signals.update_skipped or not signals.finite
+        if skipped and calibrating:
             return Continue()  # neither spends the budget nor ends a row of real skips
         self._in_a_row = self._in_a_row + 1 if skipped else 0
         self._recent.append(skipped)

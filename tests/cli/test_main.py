@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 import minigpt
-from minigpt.cli.main import BROKEN_PIPE, INTERRUPTED, USER_ERROR, run
+from minigpt.cli.main import BROKEN_PIPE, INTERRUPTED, USER_ERROR, app, run
 from minigpt.cli.options import with_resume_value
 
 
@@ -33,6 +34,12 @@ def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     assert out.startswith("Usage: minigpt [OPTIONS] COMMAND [ARGS]...")
     assert "minigpt train --config small  " in out
     assert "  prepare " in out
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_every_command_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"]) == 0
+    assert capsys.readouterr().out.count(f"\n  minigpt {name} ") >= 1
 
 
 def test_help_imports_nothing_heavy() -> None:

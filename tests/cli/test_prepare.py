@@ -69,7 +69,7 @@ def test_prepare_refuses_text_that_is_not_there(tmp_path: Path, capsys: pytest.C
 def test_prepare_leaves_nothing_behind_when_interrupted(
     tmp_path: Path, books: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*arguments: Any) -> Split:  # noqa: ANN401  (passed on)
+    def interrupted(*arguments: Any) -> Split:
         os.kill(os.getpid(), signal.SIGINT)
         return plan_split(*arguments)
 

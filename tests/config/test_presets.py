@@ -2,6 +2,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 import minigpt
 from minigpt.config.checks import check_batch
@@ -11,6 +12,8 @@ from minigpt.config.load import load_config
 from minigpt.config.presets import presets
 from minigpt.config.yaml_text import KeyPath, Value, read_mapping
 from minigpt.errors import MiniGPTError
+from minigpt.model.count import num_parameters, padded_vocab_size
+from minigpt.model.gpt import GPT
 
 
 @pytest.mark.parametrize("name", presets())
@@ -21,6 +24,15 @@ def test_preset_fits_its_own_numbers(name: str) -> None:
         check_batch(loaded.config, world_size)
     warmup = loaded.config.schedule.warmup_steps / loaded.config.training.max_steps
     assert 0.05 <= warmup <= 0.10, "users' advice: 5-10 % of all steps"
+
+
+@pytest.mark.parametrize("name", presets())
+def test_preset_builds_on_the_meta_device(name: str) -> None:
+    config = load_config(name).config
+    vocab_size = padded_vocab_size(config.data.tokenizer.vocab_size)
+    with torch.device("meta"):
+        model = GPT(config.model, vocab_size)
+    assert sum(p.numel() for p in model.parameters()) == num_parameters(config.model, vocab_size)
 
 
 @pytest.mark.parametrize("name", presets())

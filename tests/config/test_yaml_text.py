@@ -94,5 +94,5 @@ def test_mapping_refuses_with_file_and_line(text: str, message: str) -> None:
         ("['*.txt', b]", ["*.txt", "b"]),
     ],
 )
-def test_value_of_an_override_is_a_scalar_as_it_stands_or_a_flow_list(text: str, value: Any) -> None:  # noqa: ANN401
+def test_value_of_an_override_is_a_scalar_as_it_stands_or_a_flow_list(text: str, value: Any) -> None:
     assert read_value(text, "--set") == value

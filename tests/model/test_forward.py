@@ -35,8 +35,7 @@ def tokens(batch_size: int, length: int, seed: int = 0) -> Tensor:
 
 
 def reference_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    normed: Tensor = x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * scale
-    return normed
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * scale
 
 
 def reference_rotated(x: Tensor, position: int, theta: float) -> Tensor:
@@ -93,7 +92,8 @@ def reference_logits(model: GPT, ids: list[int]) -> Tensor:
             x_TD = reference_norm(x_TD + reference_mlp(w, layer, x_TD), second, eps)
     if config.norm_position == "pre":
         x_TD = reference_norm(x_TD, w["norm.weight"], eps)
-    return x_TD @ w["embedding.weight" if config.tie_embeddings else "head.weight"].T
+    logits_TV: Tensor = x_TD @ w["embedding.weight" if config.tie_embeddings else "head.weight"].T
+    return logits_TV
 
 
 @pytest.mark.parametrize("name", SHAPES)

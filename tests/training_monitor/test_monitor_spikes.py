@@ -46,6 +46,15 @@ def test_exploding_takes_the_new_level_for_normal_after_readmit_steps() -> None:
     assert statuses == [("suspected", 51), ("sustained", 58), ("resolved", 90)]
 
 
+def test_vanishing_is_not_sustained_when_a_long_explosion_ends() -> None:
+    series = (
+        flat(200)
+        + [(step, 3.0, 30.0) for step in range(201, 261)]
+        + [(260 + i, 3.0, 0.3) for i in range(1, 60)]
+    )
+    assert [entry for entry in told(series) if entry[0] == "gradient_vanishing"] == []
+
+
 def test_exploding_waits_for_first_step_when_one_is_set() -> None:
     config = MonitorConfig(gradient_exploding=ExplodingConfig(first_step=70))
     series = flat(50) + [(step, 3.0, 30.0) for step in range(51, 75)]

@@ -54,7 +54,7 @@ def test_vanishing_stays_silent_when_the_same_norms_fall_with_the_loss() -> None
 def dense(loss_after: float, norm_after: float = 3e-3) -> list[tuple[int, float, float]]:
     """500 healthy steps, then a lasting drop to 1/100 of the norm."""
     before = list(healthy(500, 1, loss_at=lambda step: 3.0))
-    return before + [(step, loss_after, norm_after) for step in range(501, 541)]
+    return before + [(step, loss_after, norm_after) for step in range(501, 531)]
 
 
 def test_vanishing_is_sustained_after_persist_steps_when_the_norm_drops_for_good() -> None:
@@ -65,8 +65,8 @@ def test_vanishing_is_sustained_after_persist_steps_when_the_norm_drops_for_good
 
 
 def test_vanishing_is_resolved_when_the_norm_has_recovered_for_close_steps() -> None:
-    series = dense(3.0) + [(step, 3.0, 0.3) for step in range(541, 561)]
-    assert told(series)[-1] == ("gradient_vanishing", "resolved", 556, False)
+    series = dense(3.0) + [(step, 3.0, 0.3) for step in range(531, 551)]
+    assert told(series)[-1] == ("gradient_vanishing", "resolved", 546, False)
 
 
 def test_vanishing_is_found_when_a_dense_norm_decays_geometrically() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.data.document import Document, Skipped
-from minigpt.data.stopping import ShouldStop, stop_if_asked
+from minigpt.data.progress import Tick
 
 Reader = Callable[[Path, str, str, Skipped], Iterator[Document]]
 """(path, name, text field, skipped) -> documents."""
@@ -56,13 +56,11 @@ class FileCorpus:
             digest.update(os.fsencode(file.path) + b"\0" + os.fsencode(file.name) + f"\0{seen}\n".encode())
         return digest.hexdigest()
 
-    def fingerprint(self, should_stop: ShouldStop) -> str:
-        """Digest of all names and contents: equal wherever and whenever the same corpus lies. Reads everything."""
+    def fingerprint(self, tick: Tick) -> str:
+        """Digest of all names and contents: equal wherever the same corpus lies. Reads everything."""
         digest = hashlib.sha256()
         for file in self.files:
-            digest.update(
-                os.fsencode(file.name) + b"\0" + _content_sha256(file.path, should_stop).encode() + b"\n"
-            )
+            digest.update(os.fsencode(file.name) + b"\0" + _content_sha256(file.path, tick).encode() + b"\n")
         return digest.hexdigest()
 
     def size_bytes(self) -> int:
@@ -77,17 +75,17 @@ class FileCorpus:
 
 
 def printable(name: str) -> str:
-    """`name` with undecodable bytes of a non-UTF-8 file name replaced, fit for messages and indexes; one line."""
+    """A file name fit for messages: one line, undecodable bytes replaced."""
     return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\ufffd")
 
 
-def _content_sha256(path: Path, should_stop: ShouldStop) -> str:
+def _content_sha256(path: Path, tick: Tick) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while block := file.read(_HASH_BLOCK_BYTES):
                 digest.update(block)
-                stop_if_asked(should_stop)
+                tick(len(block))
     except OSError:
         return "unreadable"
     return digest.hexdigest()

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.data.document import Document, Skipped, record
+from minigpt.data.progress import Tick
 from minigpt.data.sources.files import CorpusFile, FileCorpus
 from minigpt.data.sources.text import read_text
-from minigpt.data.stopping import ShouldStop
 from minigpt.errors import DataError, MissingExtraError
 
 
 @dataclass(frozen=True)
 class HuggingFaceCorpus:
-    """One split of a dataset; what it holds is taken to be fixed by name, configuration, split and revision."""
+    """One split of a dataset; its content is taken to be fixed by name, configuration, split and revision."""
 
     name: str
     config: str | None
@@ -44,17 +44,20 @@ class HuggingFaceCorpus:
             number += 1
             if self.text_field not in row:
                 raise DataError(
-                    f"hf:{self.name} has no field {self.text_field!r}; its fields are {', '.join(row)}: set data.text_field"
+                    f"hf:{self.name} has no field {self.text_field!r}; its fields are {', '.join(row)}: "
+                    "set data.text_field"
                 )
-            yield from record(row[self.text_field], f"hf:{self.name}/{self.split}:{number}", skipped)
+            yield from record(
+                row[self.text_field], self.text_field, f"hf:{self.name}/{self.split}:{number}", skipped
+            )
 
     def state(self) -> str:
         """Digest of what names the data; for a local folder, of its files' states too."""
         return self._digest(self._local_files().state() if not self.is_remote else "")
 
-    def fingerprint(self, should_stop: ShouldStop) -> str:
+    def fingerprint(self, tick: Tick) -> str:
         """Digest of what names the data; for a local folder, of its files' contents too."""
-        return self._digest(self._local_files().fingerprint(should_stop) if not self.is_remote else "")
+        return self._digest(self._local_files().fingerprint(tick) if not self.is_remote else "")
 
     def size_bytes(self) -> int | None:
         """Unknown before it is read."""
@@ -88,5 +91,6 @@ class HuggingFaceCorpus:
     def _failure(self, what: str, error: Exception) -> DataError:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return DataError(
-            f"data.source = hf:{self.name} (data.hf_config = {self.config}, data.hf_split = {self.split}): {what}: {first_line}"
+            f"data.source = hf:{self.name} (data.hf_config = {self.config}, data.hf_split = {self.split}): "
+            f"{what}: {first_line}"
         )

@@ -31,4 +31,5 @@ def read_jsonl(path: Path, name: str, text_field: str, skipped: Skipped) -> Iter
             except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
                 skipped.add("not JSON", here)
                 continue
-            yield from record(value.get(text_field) if isinstance(value, dict) else None, here, skipped)
+            text = value.get(text_field) if isinstance(value, dict) else None
+            yield from record(text, text_field, here, skipped)

@@ -21,12 +21,13 @@ def read_parquet(path: Path, name: str, text_field: str, skipped: Skipped) -> It
             columns = file.schema_arrow.names
             if text_field not in columns:
                 raise DataError(
-                    f"{path} has no column {text_field!r}; its columns are {', '.join(columns)}: set data.text_field"
+                    f"{path} has no column {text_field!r}; its columns are {', '.join(columns)}: "
+                    "set data.text_field"
                 )
             row = 0
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    yield from record(text, f"{name}:{row}", skipped)
+                    yield from record(text, text_field, f"{name}:{row}", skipped)
     except pyarrow.ArrowException:
         skipped.add("not Parquet", name)

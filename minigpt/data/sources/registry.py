@@ -5,6 +5,7 @@ from typing import Protocol
 
 from minigpt.data.config import DataConfig
 from minigpt.data.document import Document, Skipped
+from minigpt.data.progress import Tick
 from minigpt.data.sources.files import FileCorpus, Reader
 from minigpt.data.sources.huggingface import HuggingFaceCorpus
 from minigpt.data.sources.jsonl import read_jsonl
@@ -12,7 +13,6 @@ from minigpt.data.sources.parquet import read_parquet
 from minigpt.data.sources.paths import find_files
 from minigpt.data.sources.python_code import environment_files, stdlib_files
 from minigpt.data.sources.text import read_text
-from minigpt.data.stopping import ShouldStop
 
 
 class Source(Protocol):
@@ -22,7 +22,7 @@ class Source(Protocol):
     def is_remote(self) -> bool: ...
     def documents(self, skipped: Skipped) -> Iterator[Document]: ...
     def state(self) -> str: ...
-    def fingerprint(self, should_stop: ShouldStop) -> str: ...
+    def fingerprint(self, tick: Tick) -> str: ...
     def size_bytes(self) -> int | None: ...
 
 
@@ -40,9 +40,8 @@ SOURCES: dict[str, Callable[[str, DataConfig], Source]] = {
     "hf:": lambda spec, config: HuggingFaceCorpus(
         spec.removeprefix("hf:"), config.hf_config, config.hf_split, config.hf_revision, config.text_field
     ),
-    "": lambda spec, config: FileCorpus(find_files(spec), reader_of, config.text_field),
 }
-"""By a full name, or by a beginning that ends in a colon; the empty name takes the rest: paths."""
+"""By a full name, or by a beginning that ends in a colon; everything else is a path."""
 
 
 def reader_of(file_name: str) -> Reader:
@@ -52,13 +51,22 @@ def reader_of(file_name: str) -> Reader:
 
 
 def open_sources(config: DataConfig) -> Sequence[Source]:
-    """The sources of data.source, listed but not yet read; the same one named twice counts once."""
+    """The sources of data.source, listed but not yet read: the named ones, then all paths as one."""
     specs = [config.source] if isinstance(config.source, str) else config.source
-    return [_open(spec, config) for spec in dict.fromkeys(specs)]
+    sources: list[Source] = []
+    paths: list[str] = []
+    for spec in dict.fromkeys(specs):
+        if (make := _named(spec)) is not None:
+            sources.append(make(spec, config))
+        else:
+            paths.append(spec)
+    if paths:
+        sources.append(FileCorpus(find_files(paths, config.cache_folder()), reader_of, config.text_field))
+    return sources
 
 
-def _open(spec: str, config: DataConfig) -> Source:
-    for name, source in SOURCES.items():
-        if name and (spec == name or (name.endswith(":") and spec.startswith(name))):
-            return source(spec, config)
-    return SOURCES[""](spec, config)
+def _named(spec: str) -> Callable[[str, DataConfig], Source] | None:
+    for name, make in SOURCES.items():
+        if spec == name or (name.endswith(":") and spec.startswith(name)):
+            return make
+    return None

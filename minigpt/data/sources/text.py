@@ -17,7 +17,7 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
 
 
 def read_text(path: Path, name: str, text_field: str, skipped: Skipped) -> Iterator[Document]:
-    """The file as one document (a byte order mark is dropped, line ends stay); unusable files are counted, not read."""
+    """The file as one document (a byte order mark is dropped, line ends stay); unusable ones are counted."""
     del text_field
     if (reason := _reason_to_skip(path)) is not None:
         skipped.add(reason, name)
@@ -56,16 +56,18 @@ def _is_only_a_mark(path: Path) -> bool:
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """Non-empty pieces of the text, each cut after the last line end in a read."""
+    """Non-empty pieces of the text, cut at line ends where there are any; a short text is one."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     rest = ""
     with open_maybe_gzip(path) as file:
         while block := file.read(_READ_BYTES):
             text = rest + decoder.decode(block)
+            if len(text) < PIECE_CHARACTERS:
+                rest = text
+                continue
             # A line longer than a piece is cut where it stands, or one giant line would fill the memory.
-            cut = text.rfind("\n") + 1 or (len(text) if len(text) >= PIECE_CHARACTERS else 0)
-            if cut:
-                yield text[:cut]
+            cut = text.rfind("\n") + 1 or len(text)
+            yield text[:cut]
             rest = text[cut:]
     if rest := rest + decoder.decode(b"", final=True):
         yield rest

@@ -13,7 +13,7 @@ class GradientExploding:
     """A spike of the gradient norm; names the layer group that rose furthest above its own normal."""
 
     def __init__(self, config: MonitorConfig) -> None:
-        self._rule = SpikeRule("gradient_exploding", config.gradient_exploding)
+        self._rule = SpikeRule("gradient_exploding", config.gradient_exploding, guard_below=True)
         self._groups = GroupBaselines()
 
     def observe(self, signals: StepSignals) -> list[Finding]:

@@ -41,6 +41,7 @@ class GradientVanishing:
         self._normal: Point | None = None  # level that the open incident fell from
         self._first: Point | None = None
         self._declining_since: int | None = None
+        self._high_in_a_row = 0
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm < 0:
@@ -56,24 +57,22 @@ class GradientVanishing:
             findings = self._incident.good(now.step, self._config.close_steps, seen)
             if not self._incident.is_open:
                 self._normal = None
-                self._accept(now, signals)
+                self._accept(now, normal, signals)
             return findings
         return self._low(now, normal, trigger, signals)
 
     def _trigger(self, now: Point, normal: Point | None) -> str | None:
-        """Which test calls this norm low: decline, drop, floor; None when it is fine."""
+        """Which test calls this norm low: drop, floor, decline; None when it is fine."""
         ease = log(HYSTERESIS) if self._incident.is_open else 0.0
-        if self._incident.is_open and self._declining_since is not None and normal is not None:
-            if now.fall_from(normal) > -log(self._config.decline_ratio) - ease:
-                return "decline"
-        elif self._declines():
-            return "decline"
         if normal is not None and now.fall_from(normal) > -log(self._config.drop_ratio) - ease:
             return "drop"
-        if self._config.floor > 0 and now.norm < log(self._config.floor) + ease:
-            above = normal is None or normal.norm > log(self._config.floor)
-            return "floor" if above else None
-        return None
+        floor = log(max(self._config.floor, TINIEST))
+        if now.norm < floor + ease and (normal is None or normal.norm > floor):
+            return "floor"
+        if self._incident.is_open and self._declining_since is not None and normal is not None:
+            still_down = now.fall_from(normal) > -log(self._config.decline_ratio) - ease
+            return "decline" if still_down else None
+        return "decline" if self._declines() else None
 
     def _declines(self) -> bool:
         thirds = self._recent.thirds()
@@ -91,7 +90,7 @@ class GradientVanishing:
         self._normal = normal
         evidence = self._seen(signals, trigger, normal)
         findings = self._incident.bad(now.step, evidence)
-        if self._lasts(now) and self._loss_stands_still(now, trigger, normal):
+        if self._lasts(now, trigger) and self._loss_stands_still(now, trigger, normal):
             if now.step >= self._config.first_step:
                 findings += self._incident.sustain(now.step, evidence)
         elif not self._incident.sustained and self._is_new_normal(normal):
@@ -99,11 +98,11 @@ class GradientVanishing:
             self._adopt_new_normal()
         return findings
 
-    def _lasts(self, now: Point) -> bool:
+    def _lasts(self, now: Point, trigger: str) -> bool:
+        length = self._incident.length
         if self._incident.bad_count < 3:
             return False
-        length = self._incident.length
-        if self._declining_since is not None:
+        if trigger == "decline" and self._declining_since is not None:
             long_enough = now.step - self._declining_since >= self._config.decline_steps
             return long_enough and length > self._config.decline_steps // 2
         return length >= self._config.persist_steps
@@ -147,7 +146,12 @@ class GradientVanishing:
         for point in self._recent.points:
             self._baseline.accept(point.norm)
 
-    def _accept(self, now: Point, signals: StepSignals) -> None:
+    def _accept(self, now: Point, normal: Point | None, signals: StepSignals) -> None:
+        """Learns from a normal step; from one far above normal only when that has become the new level."""
+        too_high = normal is not None and now.norm - normal.norm > -log(self._config.decline_ratio)
+        self._high_in_a_row = self._high_in_a_row + 1 if too_high else 0
+        if 0 < self._high_in_a_row <= self._config.decline_steps:
+            return
         self._baseline.accept(now.norm)
         self._groups.accept(signals)
         if self._anchor is None and now.step > max(self._config.first_step, self._warmup_steps):
@@ -164,8 +168,9 @@ class GradientVanishing:
         recent = Point(self._recent.newest.step, center, self._recent.typical_loss())
         if self._anchor is None:
             return recent
-        newest = self._recent.newest
-        return max(self._anchor, recent, key=newest.fall_from)
+        # After an explosion the recent level is no yardstick: its end would look like a fall.
+        recent = recent._replace(norm=min(recent.norm, self._anchor.norm - log(self._config.decline_ratio)))
+        return max(self._anchor, recent, key=self._recent.newest.fall_from)
 
     def _seen(self, signals: StepSignals, trigger: str, normal: Point | None) -> dict[str, float | int | str]:
         seen: dict[str, float | int | str] = {"value": signals.grad_norm, "floor": self._config.floor}
@@ -193,6 +198,7 @@ class GradientVanishing:
             "normal": _listed(self._normal),
             "first": _listed(self._first),
             "declining_since": self._declining_since,
+            "high_in_a_row": self._high_in_a_row,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -205,6 +211,7 @@ class GradientVanishing:
         self._normal = _point(state["normal"])
         self._first = _point(state["first"])
         self._declining_since = state["declining_since"]
+        self._high_in_a_row = state["high_in_a_row"]
 
 
 def _listed(point: Point | None) -> list[float] | None:

@@ -11,10 +11,15 @@ from minigpt.training_monitor.incident import Incident
 
 
 class SpikeRule:
-    """Candidate: z above z_score and min_ratio x the short median. Outliers stay out of the baseline."""
+    """Candidate: z above z_score and min_ratio x the short median. Outliers stay out of the baseline.
 
-    def __init__(self, name: str, config: ExplodingConfig) -> None:
+    With `guard_below`, values as far below are no findings but stay out of it too: coming back from a dip to
+    nothing is no spike.
+    """
+
+    def __init__(self, name: str, config: ExplodingConfig, *, guard_below: bool = False) -> None:
         self.config = config
+        self._guard_below = guard_below
         self.baseline = Baseline(config.min_sigma)
         self.incident = Incident(name)
         self._outliers: deque[float] = deque(maxlen=Baseline.SHORT)
@@ -35,6 +40,8 @@ class SpikeRule:
         evidence = {"value": value, "normal": exp(center), "ratio": exp(residual), "z_score": z_score, **seen}
         if z_score > self.config.z_score and residual > log(self.config.min_ratio):
             return self._unusual(step, logarithm, evidence)
+        if self._guard_below and z_score < -self.config.z_score and residual < -log(self.config.min_ratio):
+            return self._far_below(step, logarithm, evidence)
         return self._usual(step, logarithm, z_score, evidence)
 
     def _unusual(self, step: int, logarithm: float, evidence: dict[str, float | str]) -> list[Finding]:
@@ -46,11 +53,26 @@ class SpikeRule:
         lasts = self._outliers_in_a_row >= self.config.persist_steps
         if lasts and step >= self.config.first_step:
             findings += self.incident.sustain(step, evidence)
-        if self._outliers_in_a_row >= self.config.readmit_steps:
-            self.baseline.restart(list(self._outliers))
-            self._outliers_in_a_row = 0
+        if self._readmitted():
             findings += self.incident.close(step, {**evidence, "new_normal": True})
         return findings
+
+    def _far_below(self, step: int, logarithm: float, evidence: dict[str, float | str]) -> list[Finding]:
+        if self._outliers and self._outliers[-1] > (self.baseline.center or 0.0):
+            self._outliers.clear()
+            self._outliers_in_a_row = 0
+        self._outliers.append(logarithm)
+        self._outliers_in_a_row += 1
+        self._readmitted()
+        return self.incident.good(step, self.config.close_steps, evidence)
+
+    def _readmitted(self) -> bool:
+        """Whether outliers have lasted so long that their level is now the normal one."""
+        if self._outliers_in_a_row < self.config.readmit_steps:
+            return False
+        self.baseline.restart(list(self._outliers))
+        self._outliers_in_a_row = 0
+        return True
 
     def _usual(
         self, step: int, logarithm: float, z_score: float, evidence: dict[str, float | str]

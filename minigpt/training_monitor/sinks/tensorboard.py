@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
@@ -19,16 +19,24 @@ STATUS_MARKS = {"suspected": 1.0, "sustained": 2.0, "transient": 0.0, "resolved"
 class TensorBoardSink:
     """One event a step with all its scalars; layer norms every `layers_every` steps.
 
-    Opened with keep_through=N (0 for a new run), TensorBoard drops what older files show after step N.
+    Opened with keep_through=N (0 for a new run), TensorBoard drops what older files show after step N;
+    `clipped_before` tells of the steps until then, so that the share of clipped steps goes on without a jump.
     """
 
-    def __init__(self, folder: Path, *, keep_through: int = 0, layers_every: int = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_through: int = 0,
+        layers_every: int = 10,
+        clipped_before: Iterable[bool] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         older = sorted(folder.glob("events.out.tfevents.*"))
         if older:
             _wait_until_after(older)
         self._layers_every = layers_every
-        self._clipped: deque[bool] = deque(maxlen=CLIPPED_SHARE_STEPS)
+        self._clipped: deque[bool] = deque(clipped_before, maxlen=CLIPPED_SHARE_STEPS)
         self._writer = SummaryWriter(str(folder), purge_step=keep_through + 1 if older else None)
         self._files = sorted(set(folder.glob("events.out.tfevents.*")) - set(older))
 

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # -I: neither PYTHONPATH nor the current folder helps to find the package.
+    command = [sys.executable, "-I", str(SCRIPTS / name), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_optimize_memory_prints_the_report_of_medium_from_any_folder(tmp_path: Path) -> None:
+    done = script("optimize_memory.py", "--analyze", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Memory of a training step of medium" in done.stdout
+    assert "peak" in done.stdout
+
+
+def test_optimize_memory_reports_on_another_preset_with_overrides(tmp_path: Path) -> None:
+    arguments = ("--analyze", "--config", "small", "--set", "training.micro_batch_size=2")
+    done = script("optimize_memory.py", *arguments, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "of small" in done.stdout
+    assert "micro_batch_size 2 (as set)" in done.stdout
+
+
+def test_train_passes_its_options_on_from_any_folder(tmp_path: Path) -> None:
+    done = script("train.py", "--mode", "pretrain", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--config" in done.stdout
+
+
+@pytest.mark.parametrize("mode", [["--mode", "sft"], ["--mode=sft"]])
+def test_train_refuses_another_mode_in_one_line(tmp_path: Path, mode: list[str]) -> None:
+    done = script("train.py", *mode, "--config", "small", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: --mode sft: there is no such mode; use --mode pretrain\n"
+
+
+def test_train_refuses_an_unknown_preset_in_one_line(tmp_path: Path) -> None:
+    done = script("train.py", "--mode", "pretrain", "--config", "smal", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean small?" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,72 @@
+"""The monitor's words."""
+
+import re
+
+import pytest
+
+from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.run_facts import RunFacts
+from minigpt.training_monitor.words import CHINESE, ENGLISH
+from tests.training_monitor.monitor_series import decline, signals_of
+
+
+def sustained(config: MonitorConfig) -> Diagnosis:
+    monitor = TrainingMonitor(config, learning_rate=3e-4, max_grad_norm=1.0, warmup_steps=50)
+    told = [diagnosis for step in signals_of(decline(110)) for diagnosis in monitor.observe(step).diagnoses]
+    return told[-1]
+
+
+def test_diagnosis_says_what_was_seen_how_long_why_and_what_to_do() -> None:
+    lines = sustained(MonitorConfig()).lines()
+    assert lines[0] == "⚠️ Anomaly detected at step 150: gradient_vanishing"
+    assert lines[1].startswith(
+        "   Seen: gradient norm 1e-06 (absolute floor 1e-06), loss 8.2343, 0.0001 x its own"
+    )
+    assert lines[2] == "   Duration: sustained since step 130 (21 steps so far)"
+    assert lines[3].startswith("   Likely cause: the backward signal fades")
+    assert "--set training.check_grad_flow=true" in lines[4]
+    assert "--set monitor.gradient_vanishing.floor=1e-08" in lines[4]
+
+
+def test_diagnosis_keeps_the_headline_when_the_language_is_chinese() -> None:
+    lines = sustained(MonitorConfig(language="zh")).lines()
+    assert lines[0] == "⚠️ Anomaly detected at step 150: gradient_vanishing"
+    assert lines[2] == "   持续性：持续：自第 130 步起已 21 步"
+    assert lines[4].startswith("   建议：")
+
+
+def test_diagnosis_gives_numbers_that_fit_the_run() -> None:
+    finding = Finding("gradient_exploding", "sustained", 200, 207, 8, True, {"value": 30.0, "loss": 3.0})
+    remedies = diagnose(finding, RunFacts(100, 1.0, 3e-4), "en").remedies
+    assert remedies == (
+        "lower the learning rate: --set optimizer.learning_rate=0.00015",
+        "warm up longer: --set schedule.warmup_steps=200",
+        "clip harder: --set training.max_grad_norm=0.5",
+    )
+
+
+def test_diagnosis_is_one_line_without_advice_when_the_incident_is_over() -> None:
+    finding = Finding("gradient_vanishing", "transient", 14, 15, 1, False, {"value": 2e-4, "loss": 7.89})
+    (line,) = diagnose(finding, RunFacts(), "en").lines()
+    assert line.startswith(
+        "gradient_vanishing: transient: 1 step(s) from step 14, over by itself at step 15; "
+    )
+
+
+def test_languages_say_the_same_things() -> None:
+    assert ENGLISH.keys() == CHINESE.keys()
+    for key, text in ENGLISH.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", CHINESE[key])), key
+        assert re.findall(r"--set [\w.]+", text) == re.findall(r"--set [\w.]+", CHINESE[key]), key
+
+
+@pytest.mark.parametrize("name", ["nan_loss", "non_finite_gradient", "gradient_exploding", "loss_spike"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_name_has_words_when_nothing_else_is_known(name: str, language: str) -> None:
+    finding = Finding(name, "suspected", 2, 2, 1, True, {})
+    text = "\n".join(diagnose(finding, RunFacts(), language).lines())
+    assert f"at step 2: {name}" in text
+    assert "{" not in text
