@@ -1,11 +1,12 @@
 """The end of a run: a sample, what was reached, and how to go on."""
 
+import shlex
 from pathlib import Path
 
 from minigpt.generation.text import generate_text
 from minigpt.planning.eta import duration_text
 from minigpt.training.compilation import uncompiled
-from minigpt.training.folder import TENSORBOARD_NAME, default_run_dir
+from minigpt.training.folder import TENSORBOARD_NAME
 from minigpt.training.loop import Outcome
 from minigpt.training.run import Run
 from minigpt.training_monitor.action import Stop
@@ -17,30 +18,28 @@ def ended(run: Run, outcome: Outcome, seconds: float) -> int:
     """Say how the run ended; the process's exit code: 0 finished, 128 + signal interrupted, 4 stopped as sick."""
     position, say = run.position, run.progress.say
     if isinstance(outcome, Stop):
-        say(f"Stopped at step {position.step}: {outcome.reason}")
         say(
-            f"The state is saved in {run.run_dir}; after mending the cause: {resume_command(run.name, run.run_dir)}"
+            f"Stopped by the monitor after step {position.step} (cause: {outcome.cause}), saved in {run.run_dir}."
         )
+        say(f"After mending the cause: {resume_command(run.run_dir)} --set ...")
         return STOPPED_BY_MONITOR
     if outcome == "interrupted":
         say(f"Interrupted after step {position.step}, saved in {run.run_dir}. To go on: ")
-        say(f"  {resume_command(run.name, run.run_dir)}")
+        say(f"  {resume_command(run.run_dir)}")
         return run.interrupt.exit_code
     say(f"Finished {position.step} steps, {position.tokens_seen:,} tokens, in {duration_text(seconds)}.")
     if position.best_loss is not None:
         say(f"Best validation loss {position.best_loss:.4f} at step {position.best_step}.")
     if run.config.sample_tokens and run.world.is_main:
         say("A sample:\n" + _sample(run))
-    say(f"Curves:   tensorboard --logdir {run.run_dir / TENSORBOARD_NAME}")
-    say(f"Generate: python -m minigpt generate {run.run_dir} --prompt 'def '")
+    say(f"Curves:   tensorboard --logdir {shlex.quote(str(run.run_dir / TENSORBOARD_NAME))}")
+    say(f"Generate: python -m minigpt generate {shlex.quote(str(run.run_dir))} --prompt 'def '")
     return 0
 
 
-def resume_command(name: str, run_dir: Path) -> str:
-    """What to type to go on with a run."""
-    if run_dir == default_run_dir("pretrain", name):
-        return f"python -m minigpt train --config {name} --resume"
-    return f"python -m minigpt train --resume {run_dir}"
+def resume_command(run_dir: Path) -> str:
+    """What to type to go on with a run, whatever it was started with: its folder knows the configuration."""
+    return f"python -m minigpt train --resume {shlex.quote(str(run_dir))}"
 
 
 def _sample(run: Run) -> str:

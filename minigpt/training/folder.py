@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 from minigpt.atomic import write_text_atomically
-from minigpt.checkpoint.files import checkpoints_by_step
-from minigpt.checkpoint.lock import LOCK_NAMES
+from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
 from minigpt.config.dump import to_yaml
 from minigpt.config.run_config import RunConfig
 from minigpt.data.tokenizer import Tokenizer
 
 CONFIG_NAME, TOKENIZER_NAME = "config.yaml", "tokenizer.json"
 METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "monitor_logs"
+AFTER_STEP = "after_step_"
 
 
 def default_run_dir(mode: str, name: str) -> Path:
@@ -23,9 +23,10 @@ def default_run_dir(mode: str, name: str) -> Path:
 def set_aside(run_dir: Path) -> Path | None:
     """Move what an earlier run left in `run_dir` into a sibling named after the time of its last change.
 
-    None if there was nothing: starting anew never deletes or overwrites a checkpoint.
+    None if there was nothing: starting anew never deletes or overwrites a checkpoint. Files that no run wrote stay:
+    somebody may train in the folder of a project.
     """
-    contents = [path for path in run_dir.iterdir() if path.name not in LOCK_NAMES]
+    contents = [path for path in run_dir.iterdir() if _is_of_a_run(path)]
     if not contents:
         return None
     changed_at = max(path.stat().st_mtime for path in contents)
@@ -40,12 +41,17 @@ def set_aside(run_dir: Path) -> Path | None:
     return target
 
 
+def _is_of_a_run(path: Path) -> bool:
+    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME)
+    return path.name in names or checkpoint_step(path) is not None or path.name.startswith(AFTER_STEP)
+
+
 def set_newer_aside(run_dir: Path, step: int) -> Path | None:
     """Before going on from `step`: move later checkpoints, and copies of the records, into a folder of their own."""
     newer = [path for found, path in checkpoints_by_step(run_dir).items() if found > step]
     if not newer:
         return None
-    target = run_dir / f"after_step_{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
+    target = run_dir / f"{AFTER_STEP}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
     target.mkdir()
     for name in (METRICS_NAME, EVENTS_NAME):
         if (run_dir / name).exists():

@@ -1,5 +1,6 @@
 """The training loop: the order of a step is the order of the lines."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -29,6 +30,10 @@ def train(run: Run) -> Outcome:
     saved_step, last_seconds = position.step, 0.0
     if _evaluation_is_due(run):
         _evaluate(run)
+        if _evaluation_is_due(run):
+            return "interrupted"
+        # Or a kill before the next checkpoint would have it evaluated, and recorded, twice.
+        save(run, "evaluated")
     while position.step < config.max_steps:
         if _compiling_is_due(run, last_seconds):
             if not _compile(run):
@@ -56,11 +61,12 @@ def train(run: Run) -> Outcome:
             watch.restart()
         if isinstance(action, Stop):
             return action
-        if stopping and position.step < config.max_steps:
+        if stopping and (position.step < config.max_steps or _evaluation_is_due(run)):
             break
     else:
         return "finished"
     if saved_step != position.step:
+        observer.drain()
         save(run, "interrupted")
     return "interrupted"
 
@@ -97,7 +103,7 @@ def _compiling_is_due(run: Run, last_seconds: float) -> bool:
     if position.compiled_from is not None:
         return position.step >= position.compiled_from
     if wanted == "on":
-        return position.step == 0
+        return True
     if position.step != TIMED_STEP or run.world.device.type == "mps":
         return False
     pays = compiling_pays(last_seconds, run.config.max_steps - position.step)
@@ -107,7 +113,10 @@ def _compiling_is_due(run: Run, last_seconds: float) -> bool:
 def _compile(run: Run) -> bool:
     """Go over to compiled code; False on every rank if one was interrupted on the way (nothing is half done then)."""
     run.progress.say("compiling the model for speed (up to a minute or two; Ctrl-C is safe) ...")
-    interrupted, seconds, error = False, 0.0, None
+    position, interrupted, seconds, error = run.position, False, 0.0, None
+    before = position.compiled_from
+    # Noted beforehand: a run that is interrupted while compiling compiles when it is resumed.
+    position.compiled_from = position.step if before is None else before
     try:
         with run.interrupt.at_once():
             seconds, error = compile_model(run.model, run.micro_batch_size, run.precision)
@@ -118,9 +127,8 @@ def _compile(run: Run) -> bool:
     run.compiling_tried = True
     if error is None:
         run.progress.say(f"compiled in {seconds:.0f} s")
-        if run.position.compiled_from is None:
-            run.position.compiled_from = run.position.step
     else:
+        position.compiled_from = before
         run.progress.say(f"torch.compile does not work here, going on without it: {error}")
     run.progress.pace_changed()
     return True
@@ -176,7 +184,7 @@ def _evaluate(run: Run) -> bool:
         "bits_per_byte": evaluation.bits_per_byte,
     }
     run.sinks.evaluation(position.step, results)
-    improved = position.best_loss is None or evaluation.loss < position.best_loss
+    improved = evaluation.loss < (math.inf if position.best_loss is None else position.best_loss)
     if improved:
         position.best_loss, position.best_step = evaluation.loss, position.step
     return improved

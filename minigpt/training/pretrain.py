@@ -112,7 +112,7 @@ def _clear_the_way(order: Order, loaded: Loaded | None) -> None:
     moved = set_aside(order.run_dir)
     if moved is not None:
         print(f"an earlier run in {order.run_dir} was moved to {moved}")
-        print(f"(to go on with it instead: {resume_command('', moved)})")
+        print(f"(to go on with it instead: {resume_command(moved)})")
 
 
 def _plan(run: Run, order: Order, prepared: Prepared, available: int | None) -> list[str]:

@@ -51,7 +51,7 @@ def test_tensorboard_shows_all_that_the_monitor_saw(tmp_path: Path) -> None:
     sink.event(Event(3, "anomaly", "nan_loss", "⚠️ Anomaly\n   Seen", True, {"status": "sustained"}))
     sink.flush()
     assert shown(tmp_path, "train/clipped_share")[1::2] == [(2, 0.0), (4, 0.5)]
-    assert [step for step, _ in shown(tmp_path, "layer_grad_norm/blocks.0")] == [2, 4]
+    assert [step for step, _ in shown(tmp_path, "train_layers/grad_norm_blocks.0")] == [2, 4]
     assert shown(tmp_path, "anomalies/nan_loss") == [(3, 2.0)]
     reader = EventAccumulator(str(tmp_path))
     reader.Reload()

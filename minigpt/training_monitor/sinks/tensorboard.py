@@ -57,7 +57,7 @@ class TensorBoardSink:
         if signals.memory_bytes is not None:
             values["train/memory_gib"] = signals.memory_bytes / 2**30
         if signals.step % self._layers_every == 0 or not signals.finite:
-            values |= {f"layer_grad_norm/{name}": norm for name, norm in signals.group_norms.items()}
+            values |= {f"train_layers/grad_norm_{name}": norm for name, norm in signals.group_norms.items()}
         self.scalars(signals.step, values)
 
     def event(self, event: Event) -> None:

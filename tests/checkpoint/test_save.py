@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt.checkpoint.config import CheckpointConfig
+from minigpt.checkpoint.files import checkpoints_by_step, steps_to_delete
+from minigpt.checkpoint.load import load_checkpoint
+from minigpt.checkpoint.save import apply_retention, save_checkpoint
+from minigpt.errors import CheckpointError
+
+
+def state(value: float) -> dict[str, object]:
+    return {"model_state_dict": {"w": torch.full((4,), value)}}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_checkpoint_opens_with_torchs_safe_default_when_saved(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 7, state(2.0))
+    assert path == tmp_path / "checkpoint_step_7.pt"
+    assert [p.norm().item() for p in torch.load(path)["model_state_dict"].values()] == [4.0]
+    assert names(tmp_path) == ["checkpoint_step_7.pt"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0\nmore")]
+)
+def test_failed_save_keeps_the_old_one_and_leaves_nothing_else_when_the_disk_refuses(
+    failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, 1, state(1.0))
+
+    def half_written(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(torch, "save", half_written)
+    for step in (1, 2):
+        with pytest.raises(CheckpointError, match=r"cannot write .*; free space or .* --run-dir") as caught:
+            save_checkpoint(tmp_path, step, state(2.0))
+        assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ["checkpoint_step_1.pt"]
+    assert load_checkpoint(tmp_path / "checkpoint_step_1.pt")["model_state_dict"]["w"].tolist() == [1.0] * 4
+
+
+def test_old_checkpoint_stays_whole_when_renaming_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, 1, state(1.0))
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(CheckpointError, match="Permission denied"):
+            save_checkpoint(tmp_path, 1, state(2.0))
+    assert names(tmp_path) == ["checkpoint_step_1.pt"]
+    assert load_checkpoint(tmp_path / "checkpoint_step_1.pt")["model_state_dict"]["w"].tolist() == [1.0] * 4
+
+
+def test_save_refuses_in_one_line_when_the_folder_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("no folder")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        save_checkpoint(tmp_path / "run", 1, state(1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "protected", "gone"),
+    [
+        ({"keep_last": 2}, set(), [0, 10, 20, 30]),
+        ({"keep_last": 1}, {20}, [0, 10, 30, 40]),
+        ({"keep_last": 2, "keep_every_steps": 20}, set(), [10, 30]),
+        ({"keep_last": 9}, set(), []),
+    ],
+)
+def test_retention_keeps_the_last_the_grid_and_the_protected(
+    settings: dict[str, int], protected: set[int], gone: list[int], tmp_path: Path
+) -> None:
+    steps = [0, 10, 20, 30, 40, 50]
+    config = CheckpointConfig.model_validate(settings)
+    assert steps_to_delete(steps, config, protected) == gone
+    for step in steps:
+        save_checkpoint(tmp_path, step, state(0.0))
+    (tmp_path / "checkpoint_step_5.pt.mine").write_bytes(b"the user's own")
+    assert apply_retention(tmp_path, config, protected) == gone
+    assert list(checkpoints_by_step(tmp_path)) == [step for step in steps if step not in gone]
+    assert (tmp_path / "checkpoint_step_5.pt.mine").exists()

@@ -1,0 +1,3 @@
+from tests.training.conftest import workshop
+
+__all__ = ["workshop"]

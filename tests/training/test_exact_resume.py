@@ -1,0 +1,57 @@
+"""Train 2N steps == train, be killed with SIGKILL, resume, train on: equal to the last bit."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from minigpt.checkpoint.files import checkpoints_by_step
+from tests.training.tiny_run import Process, Workshop, assert_same_run, curves_of, metrics_of
+
+STEPS = 60
+EVERYTHING_ON = (
+    f"training.max_steps={STEPS}",
+    "model.dropout=0.1",
+    "training.eval_every_steps=7",
+    "training.check_grad_flow=true",
+    "training.check_grad_flow_every=9",
+    "checkpoint.every_steps=8",
+)
+
+
+def killed_after_a_checkpoint(process: Process, run_dir: Path) -> int:
+    """SIGKILL as soon as a checkpoint with some training in it exists; the newest one's step."""
+    deadline = time.monotonic() + 60
+    with process:
+        while max(checkpoints_by_step(run_dir), default=0) < 8:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < deadline, "no checkpoint came"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it had finished before it could be killed"
+    return max(checkpoints_by_step(run_dir))
+
+
+@pytest.mark.parametrize("precision", ["off", "bf16", "fp16"])
+def test_resumed_run_is_bit_equal_to_the_straight_one_when_it_was_killed(
+    precision: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    settings = (*EVERYTHING_ON, f"training.mixed_precision={precision}")
+    victim = workshop.start(killed, *settings)
+    step = killed_after_a_checkpoint(victim, killed)
+    assert step < STEPS
+    # The overrides need not be typed again.
+    assert workshop.train(killed, resume="auto") == 0
+    assert workshop.train(straight, *settings) == 0
+
+    assert_same_run(straight, killed, STEPS)
+    metrics, curves = metrics_of(killed), curves_of(killed)
+    assert [record["step"] for record in metrics] == list(range(1, STEPS + 1))
+    assert [step for step, _ in curves["train/loss"]] == list(range(1, STEPS + 1))
+    assert [step for step, _ in curves["validation/loss"]] == [*range(7, STEPS, 7), STEPS]
+    assert [step for step, _ in curves["grad_check/ok_params"]] == list(range(9, STEPS, 9))
+    assert (metrics[0]["scaler_scale"] is not None) == (precision == "fp16")
+    assert metrics[-1]["loss"] < metrics[0]["loss"] - 1

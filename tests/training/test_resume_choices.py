@@ -1,0 +1,151 @@
+"""Which checkpoint a resume goes on from, with which settings, and what it leaves alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.errors import CheckpointError, ConfigError
+from tests.training.tiny_run import Workshop, assert_same_run, metrics_of, read_lines
+
+KEEP_ALL = "checkpoint.keep_last=9"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`; the lock's own are no part of a run."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".lock")
+    }
+
+
+@pytest.fixture
+def run_dir(workshop: Workshop, tmp_path: Path) -> Path:
+    """A finished run of 12 steps with checkpoints 0, 4, 5, 8, 10 and 12."""
+    folder = tmp_path / "run"
+    assert workshop.train(folder, KEEP_ALL, "model.dropout=0.1") == 0
+    assert list(checkpoints_by_step(folder)) == [0, 4, 5, 8, 10, 12]
+    return folder
+
+
+def test_resume_from_a_path_moves_newer_checkpoints_aside_when_there_are_some(
+    run_dir: Path, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight = tmp_path / "straight"
+    shutil.copytree(run_dir, straight)
+    older = {step: path.read_bytes() for step, path in checkpoints_by_step(run_dir).items()}
+
+    assert workshop.train(run_dir, resume=str(run_dir / "checkpoint_step_5.pt")) == 0
+
+    (aside,) = run_dir.glob("after_step_5_until_*")
+    assert {step: path.read_bytes() for step, path in checkpoints_by_step(aside).items()} == {
+        step: content for step, content in older.items() if step > 5
+    }
+    assert len(metrics_of(aside)) == 12
+    assert f"checkpoints after step 5 were moved to {aside}" in capsys.readouterr().out
+    assert_same_run(straight, run_dir, 12)
+    superseded = [event["step"] for event in read_lines(run_dir / "events.jsonl") if event.get("superseded")]
+    assert min(superseded) > 5
+
+
+def test_resume_of_another_folder_goes_on_there_when_no_other_is_named(
+    run_dir: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(run_dir, moved)
+    before = contents(run_dir)
+    (moved / "checkpoint_step_12.pt").unlink()
+    from minigpt.training.pretrain import pretrain
+
+    assert pretrain(None, (), None, str(moved)) == 0
+    assert_same_run(run_dir, moved, 12)
+    assert contents(run_dir) == before
+
+
+def test_resume_falls_back_with_one_line_when_the_newest_is_damaged(
+    run_dir: Path, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight = tmp_path / "straight"
+    shutil.copytree(run_dir, straight)
+    newest = run_dir / "checkpoint_step_12.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    capsys.readouterr()
+
+    assert workshop.train(run_dir, resume="auto") == 0
+
+    printed = capsys.readouterr().out
+    assert printed.count("skipped a damaged checkpoint") == 1
+    assert f"Resumed from {run_dir / 'checkpoint_step_10.pt'}" in printed
+    assert_same_run(straight, run_dir, 12)
+
+
+@pytest.mark.parametrize("override", ["model.hidden_size=32", "model.num_layers=1", "optimizer.name=muon"])
+@pytest.mark.parametrize("resume", ["auto", "checkpoint_step_5.pt"])
+def test_resume_refuses_and_changes_nothing_when_the_checkpoint_does_not_fit(
+    resume: str, override: str, run_dir: Path, workshop: Workshop
+) -> None:
+    before = contents(run_dir)
+    place = resume if resume == "auto" else str(run_dir / resume)
+    with pytest.raises(CheckpointError, match="checkpoint") as caught:
+        workshop.train(run_dir, override, resume=place)
+    assert "\n" not in str(caught.value)
+    assert contents(run_dir) == before
+
+
+def test_resume_refuses_when_there_is_nothing_or_the_file_is_none(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="start without --resume"):
+        workshop.train(tmp_path / "empty", resume="auto")
+    with pytest.raises((CheckpointError, ConfigError), match="nowhere"):
+        workshop.train(tmp_path / "empty", resume=str(tmp_path / "nowhere" / "checkpoint_step_5.pt"))
+    assert not (tmp_path / "empty").exists()
+
+
+def test_resume_repeats_the_runs_overrides_and_says_what_differs_when_some_are_new(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert workshop.train(run_dir, "training.max_steps=14", resume="auto") == 0
+    printed = capsys.readouterr().out
+    differing = [line.strip() for line in printed.splitlines() if "changed since" in line]
+    assert len(differing) == 1
+    assert all(word in differing[0] for word in ("training.max_steps", "12", "14"))
+    # keep_last=9 and dropout=0.1 were given to the first run only.
+    assert list(checkpoints_by_step(run_dir)) == [0, 4, 5, 8, 10, 12, 14]
+    config = (run_dir / "config.yaml").read_text()
+    assert "dropout: 0.1" in config
+    assert "max_steps: 14" in config
+
+
+def test_resume_tells_what_was_restored(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    workshop.train(run_dir, resume=str(run_dir / "checkpoint_step_10.pt"))
+    (restored,) = [line for line in capsys.readouterr().out.splitlines() if "restored:" in line]
+    # 10 steps of 8 windows; an epoch has 134.
+    for word in (
+        "weights",
+        "optimizer",
+        "random states",
+        "monitor",
+        "step 10",
+        "epoch 0",
+        "window 80 of 134",
+    ):
+        assert word in restored
+    assert "scaler" not in restored
+    log = Path("logs/training.log").read_text(encoding="utf-8")
+    assert "Resumed from" in log
+
+
+def test_new_run_moves_an_earlier_one_aside_when_the_folder_is_not_empty(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run_dir)
+    assert workshop.train(run_dir, "training.max_steps=4") == 0
+    (aside,) = [path for path in run_dir.parent.glob("run_*") if path.is_dir()]
+    assert contents(aside) == before
+    assert f"was moved to {aside}" in capsys.readouterr().out
+    assert list(checkpoints_by_step(run_dir)) == [0, 4]
