@@ -9,6 +9,10 @@ class ConfigError(MiniGPTError):
     """A configuration key, value or combination that cannot be."""
 
 
+class DeviceError(ConfigError):
+    """A device that this rank does not have: other ranks may well have theirs."""
+
+
 class DataError(MiniGPTError):
     """A corpus, tokenizer or shard that cannot be used as asked."""
 
@@ -22,3 +26,7 @@ class MissingExtraError(MiniGPTError):
 
     def __init__(self, feature: str, package: str, extra: str) -> None:
         super().__init__(f"{feature} needs the package {package}: pip install 'minigpt[{extra}]'")
+
+
+class OtherRankError(MiniGPTError):
+    """This rank stops because another had to, which says why: the CLI is silent about it here."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from minigpt.checkpoint.config import CheckpointConfig
 
+FORMAT = 1
+"""Of a checkpoint's content; a reader refuses what is newer than itself."""
 NAME = re.compile(r"checkpoint_step_(\d+)\.pt")
 
 

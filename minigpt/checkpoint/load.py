@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.checkpoint.files import FORMAT, checkpoints_by_step
 from minigpt.errors import CheckpointError
 
 
@@ -60,6 +60,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or "model_state_dict" not in state or "step" not in state:
         raise CheckpointError(f"{path} is not a MiniGPT checkpoint: it has no model_state_dict and step")
+    if state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {state.get('format')}, this MiniGPT reads {FORMAT}; "
+            "use the version that wrote it"
+        )
     return state
 
 

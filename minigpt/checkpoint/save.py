@@ -1,5 +1,6 @@
 """Writing a checkpoint so that a crash at any instant leaves the old one or the new one, never half of either."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,8 @@ import torch
 
 from minigpt.atomic import atomic_path
 from minigpt.checkpoint.config import CheckpointConfig
-from minigpt.checkpoint.files import checkpoint_path, checkpoints_by_step, steps_to_delete
+from minigpt.checkpoint.files import FORMAT, checkpoint_path, checkpoints_by_step, steps_to_delete
 from minigpt.errors import CheckpointError
-
-FORMAT = 1
 
 
 def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any]) -> Path:
@@ -26,7 +25,8 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any]) -> Path:
     # torch's zip writer reports a full disk as a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"cannot write {path}: {_first_line(error)}; free space or choose another place with --run-dir"
+            f"cannot write {path}: {_reason(error, path)}; the checkpoints before it are whole; free space or "
+            "choose another place with --run-dir, and go on with --resume"
         ) from error
     return path
 
@@ -40,5 +40,10 @@ def apply_retention(run_dir: Path, config: CheckpointConfig, protected: set[int]
     return deleted
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: OSError | RuntimeError, path: Path) -> str:
+    """One line; of a full disk, torch says only that a position in its archive is not the expected one."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "unexpected pos" in str(error) or "file write failed" in str(error):
+        return f"the disk is full or broken ({shutil.disk_usage(path.parent).free:,} bytes left)"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

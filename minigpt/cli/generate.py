@@ -1,5 +1,6 @@
 """`minigpt generate`: text from a trained model, as it is written."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest tokens of this total probability.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same text.")] = 0,
     device: DeviceOption = None,
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint with the best validation loss.")
@@ -43,6 +44,8 @@ def generate(
     from minigpt.generation.load import load_model
     from minigpt.generation.text import stream_text
 
+    # In a locale that is not UTF-8, Python hides the bytes of what was typed in lone surrogates.
+    prompt = os.fsencode(prompt).decode("utf-8", "replace")
     loaded = load_model(place, resolve_device(device or "auto"), best=best)
     for line in loaded.damaged:
         typer.echo(f"warning: {line}", err=True)

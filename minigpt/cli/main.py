@@ -1,9 +1,11 @@
 """The `minigpt` command: what it offers, and how it ends."""
 
 import errno
+import io
 import os
 import select
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +13,7 @@ import typer
 import minigpt
 from minigpt.cli import config, evaluate, generate, memory, prepare, train
 from minigpt.cli.options import with_resume_value
-from minigpt.errors import MiniGPTError
+from minigpt.errors import DeviceError, MiniGPTError, OtherRankError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -73,6 +75,11 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
+    _mend_streams()
+    try:
+        Path.cwd()
+    except OSError as error:  # torch would end the process over it
+        return _refused(f"the current folder cannot be used: {error.strerror}; cd to one that exists")
     try:
         command = typer.main.get_command(app)
         with command.make_context("minigpt", with_resume_value(arguments)) as context:
@@ -81,7 +88,7 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except MiniGPTError as error:
-        return _refused(str(error))
+        return USER_ERROR if _is_said_elsewhere(error) else _refused(str(error))
     except _UsageError as error:
         return _refused(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -100,11 +107,27 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _mend_streams() -> None:
+    """Makes stdout and stderr take all that is printed: closed ones swallow it, ASCII ones replace what they lack."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _reader_left() -> bool:
     """Whether nobody reads stdout any more; else the broken pipe led to one of our own processes."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _is_said_elsewhere(error: MiniGPTError) -> bool:
+    """Under torchrun one rank of a machine speaks for all that refuse the same."""
+    other = os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, DeviceError)
+    return other or isinstance(error, OtherRankError)
 
 
 def _refused(message: str) -> int:

@@ -33,6 +33,7 @@ def train(
     from minigpt.training.pretrain import pretrain
 
     changes = [*(overrides or ()), *([f"training.device={device}"] if device else ())]
-    code = pretrain(config, changes, run_dir, resume)
+    # The shell leaves the ~ of --run-dir=~/run as it is.
+    code = pretrain(config, changes, run_dir and run_dir.expanduser(), resume)
     if code:
         raise typer.Exit(code)

@@ -57,6 +57,8 @@ def find_config(name_or_path: str) -> Path:
     known = presets()
     if name_or_path in known:
         return known[name_or_path].path
+    if not name_or_path.strip():
+        raise ConfigError(f"--config is empty; give a preset ({', '.join(known)}) or a YAML file")
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         inside = path / "config.yaml"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from minigpt.config.keys import all_keys, unknown_key
+from minigpt.config.keys import all_keys, takes_null, unknown_key
 from minigpt.config.problems import Problem, section_problem
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written, read_value
 from minigpt.errors import ConfigError
@@ -38,7 +38,9 @@ def _split(override: str) -> tuple[KeyPath, Value]:
     if not override.isprintable():
         raise ConfigError("holds characters that are no text")
     if not text.strip():
-        raise ConfigError(f"no value after =; write {name}=null if you mean none")
+        rule = all_keys().leaves.get(tuple(name.split(".")))
+        way_out = f"write {name}=null if you mean none" if rule and takes_null(rule) else "give one"
+        raise ConfigError(f"no value after =; {way_out}")
     try:
         return tuple(name.split(".")), read_value(text, "--set")
     except ConfigError as error:

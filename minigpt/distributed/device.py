@@ -1,10 +1,10 @@
 """Which device a run uses, and how fast it could be."""
 
-import time
+import re
 
 import torch
 
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, DeviceError
 
 # Dense peak of the tensor cores in TFLOP/s for 16-bit inputs (vendors' data sheets, without sparsity).
 PEAK_TFLOPS_16BIT = {
@@ -33,12 +33,14 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("training.device = mps, but this machine has no Metal GPU; use auto or cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"device = {name}: there is no such device; use auto, cpu, cuda, cuda:N or mps")
     if not name.startswith("cuda"):
         return torch.device(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = int(name.partition(":")[2] or local_rank)
     if index >= count:
-        raise ConfigError(
+        raise DeviceError(
             f"training.device = {name} wants CUDA device {index}, but torch {torch.__version__} sees {count} here; "
             "use auto or cpu, or a torch build for your GPU"
         )
@@ -55,24 +57,12 @@ def device_title(device: torch.device) -> str:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Floating-point operations a second that MFU is measured against; None where unknown.
+    """Floating-point operations a second that MFU is measured against: a known GPU's data sheet for 16-bit types.
 
-    A known GPU's data sheet for 16-bit types; on a CPU the matrix product measured here and now, since no data
-    sheet knows how many of its cores are ours.
+    None elsewhere: a CPU's or an unknown card's ceiling would be a guess, and measured on a shared machine it differs
+    tenfold from one minute to the next.
     """
-    if device.type == "cuda" and dtype != torch.float32:
-        name = torch.cuda.get_device_name(device)
-        return next((peak * 1e12 for key, peak in PEAK_TFLOPS_16BIT.items() if key in name), None)
-    return _measured_matmul_flops(dtype) if device.type == "cpu" else None
-
-
-def _measured_matmul_flops(dtype: torch.dtype) -> float:
-    """The best of a few square products: about 0.1 s of work."""
-    size, best = 1024, float("inf")
-    # Zeros: no draw from anybody's random generator.
-    left, right = torch.zeros(size, size, dtype=dtype), torch.zeros(size, size, dtype=dtype)
-    for _ in range(6):
-        started_at = time.perf_counter()
-        left @ right
-        best = min(best, time.perf_counter() - started_at)
-    return 2 * size**3 / best
+    if device.type != "cuda" or dtype == torch.float32:
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak * 1e12 for key, peak in PEAK_TFLOPS_16BIT.items() if key in name), None)

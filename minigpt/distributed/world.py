@@ -1,16 +1,19 @@
 """The ranks of one run: one process alone, or those that torchrun started."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from minigpt.distributed.device import resolve_device
+from minigpt.errors import OtherRankError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,28 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def on_main(self, action: Callable[[], T]) -> T | None:
+        """What `action` gives on the main rank, None on the others, which wait for it.
+
+        Raises:
+            OtherRankError: on the others, if the action failed, so that none waits for a rank that has left.
+        """
+        if self.size == 1:
+            return action()
+        if not self.is_main:
+            if self.from_main(None):
+                raise OtherRankError("the main rank could not go on; it has said why")
+            return None
+        try:
+            result = action()
+        except BaseException:
+            # A rank that was interrupted meanwhile has left already.
+            with suppress(RuntimeError):
+                self.from_main(True)
+            raise
+        self.from_main(False)
+        return result
 
     def barrier(self) -> None:
         """Wait for all ranks."""

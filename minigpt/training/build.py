@@ -3,6 +3,7 @@
 import platform
 from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,14 @@ def _micro_batch_size(
 def _over_ranks(model: GPT, world: World) -> torch.nn.Module:
     if world.size == 1:
         return model
+    # Renamed in torch 2.13, where the old name warns.
+    known = signature(DistributedDataParallel).parameters
+    new, old = "forward_sync_buffers", "broadcast_buffers"
+    no_sync_of_buffers: dict[str, Any] = {new if new in known else old: False}
     return DistributedDataParallel(
         model,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,
+        **no_sync_of_buffers,
     )
 
 

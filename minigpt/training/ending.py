@@ -7,6 +7,7 @@ from minigpt.generation.text import generate_text
 from minigpt.planning.eta import duration_text
 from minigpt.training.compilation import uncompiled
 from minigpt.training.folder import TENSORBOARD_NAME
+from minigpt.training.interrupt import Interrupted
 from minigpt.training.loop import Outcome
 from minigpt.training.run import Run
 from minigpt.training_monitor.action import Stop
@@ -31,7 +32,11 @@ def ended(run: Run, outcome: Outcome, seconds: float) -> int:
     if position.best_loss is not None:
         say(f"Best validation loss {position.best_loss:.4f} at step {position.best_step}.")
     if run.config.sample_tokens and run.world.is_main:
-        say("A sample:\n" + _sample(run))
+        try:
+            with run.interrupt.at_once():
+                say("A sample:\n" + _sample(run))
+        except Interrupted:
+            say("No sample: interrupted.")
     say(f"Curves:   tensorboard --logdir {shlex.quote(str(run.run_dir / TENSORBOARD_NAME))}")
     say(f"Generate: python -m minigpt generate {shlex.quote(str(run.run_dir))} --prompt 'def '")
     return 0

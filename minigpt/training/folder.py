@@ -1,7 +1,10 @@
 """A run's folder: where it is, what an earlier run left in it, and what is written there once."""
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from minigpt.atomic import write_text_atomically
@@ -9,10 +12,11 @@ from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
 from minigpt.config.dump import to_yaml
 from minigpt.config.run_config import RunConfig
 from minigpt.data.tokenizer import Tokenizer
+from minigpt.errors import CheckpointError
 
 CONFIG_NAME, TOKENIZER_NAME = "config.yaml", "tokenizer.json"
 METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "monitor_logs"
-AFTER_STEP = "after_step_"
+NEWER_PREFIX = "after_step_"
 
 
 def default_run_dir(mode: str, name: str) -> Path:
@@ -20,30 +24,102 @@ def default_run_dir(mode: str, name: str) -> Path:
     return Path("checkpoints") / f"{mode}_{name}"
 
 
+def refuse_foreign(run_dir: Path) -> None:
+    """Nothing, when all that `run_dir` holds was written by a run (or is hidden).
+
+    A folder that is about to be cleared for a new run: `--run-dir .` must not carry somebody's project away.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    try:
+        foreign = sorted(
+            path.name for path in run_dir.iterdir() if not (_is_hidden(path) or _is_of_a_run(path))
+        )
+    except (FileNotFoundError, NotADirectoryError):  # the lock says so better
+        return
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read the run folder {run_dir}: {error.strerror}; choose another"
+        ) from error
+    if foreign:
+        raise CheckpointError(
+            f"the run folder {run_dir} holds what no run has written ({', '.join(foreign[:3])}"
+            f"{', ...' if len(foreign) > 3 else ''}); move it, or choose another folder with --run-dir"
+        )
+
+
 def set_aside(run_dir: Path) -> Path | None:
     """Move what an earlier run left in `run_dir` into a sibling named after the time of its last change.
 
-    None if there was nothing: starting anew never deletes or overwrites a checkpoint. Files that no run wrote stay:
-    somebody may train in the folder of a project.
+    None if there was nothing: starting anew never deletes or overwrites a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be moved; all is where it was.
     """
-    contents = [path for path in run_dir.iterdir() if _is_of_a_run(path)]
+    contents = [path for path in run_dir.iterdir() if not _is_hidden(path)]
     if not contents:
         return None
     changed_at = max(path.stat().st_mtime for path in contents)
-    stem = f"{run_dir.name}_{time.strftime('%Y-%m-%d_%H%M%S', time.localtime(changed_at))}"
-    target, count = run_dir.with_name(stem), 1
+    # A link is followed: the earlier run stays on its disk.
+    place = run_dir.resolve()
+    stem = f"{place.name}_{time.strftime('%Y-%m-%d_%H%M%S', time.localtime(changed_at))}"
+    target, count = place.with_name(stem), 1
     while target.exists():
         count += 1
-        target = run_dir.with_name(f"{stem}_{count}")
-    target.mkdir()
-    for path in contents:
+        target = place.with_name(f"{stem}_{count}")
+    try:
+        target.mkdir()
+        move_contents(run_dir, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            move_contents(target, run_dir)
+        raise CheckpointError(
+            f"the earlier run in {run_dir} cannot be moved aside to {target}: {error.strerror}; "
+            "choose another folder with --run-dir"
+        ) from error
+    return _as_typed(target)
+
+
+def move_contents(source: Path, target: Path) -> None:
+    """Move all but hidden files from one run folder to another; `source` goes when nothing is left in it."""
+    for path in [path for path in source.iterdir() if not _is_hidden(path)]:
         path.rename(target / path.name)
-    return target
+    if not any(source.iterdir()):
+        source.rmdir()
 
 
-def _is_of_a_run(path: Path) -> bool:
-    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME)
-    return path.name in names or checkpoint_step(path) is not None or path.name.startswith(AFTER_STEP)
+@contextmanager
+def whole_or_nothing(run_dir: Path, aside: Path | None) -> Iterator[None]:
+    """If the block fails before the first checkpoint is there, all is as it was.
+
+    What it put into `run_dir` is removed, and the earlier run that was moved `aside` is back.
+    """
+    try:
+        yield
+    except BaseException:
+        if not checkpoints_by_step(run_dir):
+            for path in [path for path in run_dir.iterdir() if not _is_hidden(path)]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if aside is not None:
+                move_contents(aside, run_dir)
+        raise
+
+
+def check_log_file(path: Path) -> None:
+    """Nothing, when lines can be appended to `path`; it is made if it is not there.
+
+    Raises:
+        CheckpointError: they cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path} (from {Path.cwd()}): {error.filename}: {error.strerror}; "
+            "move it out of the way, or start in a folder of your own"
+        ) from error
 
 
 def set_newer_aside(run_dir: Path, step: int) -> Path | None:
@@ -51,7 +127,7 @@ def set_newer_aside(run_dir: Path, step: int) -> Path | None:
     newer = [path for found, path in checkpoints_by_step(run_dir).items() if found > step]
     if not newer:
         return None
-    target = run_dir / f"{AFTER_STEP}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
+    target = run_dir / f"{NEWER_PREFIX}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
     target.mkdir()
     for name in (METRICS_NAME, EVENTS_NAME):
         if (run_dir / name).exists():
@@ -65,3 +141,18 @@ def describe_run(run_dir: Path, config: RunConfig, tokenizer: Tokenizer) -> None
     """Write config.yaml and tokenizer.json: what the run is, enough to resume or export it on another machine."""
     write_text_atomically(run_dir / CONFIG_NAME, to_yaml(config))
     tokenizer.save(run_dir / TOKENIZER_NAME)
+
+
+def _is_hidden(path: Path) -> bool:
+    """The lock, temporary files, and what is none of our business."""
+    return path.name.startswith(".")
+
+
+def _is_of_a_run(path: Path) -> bool:
+    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME)
+    return path.name in names or checkpoint_step(path) is not None or path.name.startswith(NEWER_PREFIX)
+
+
+def _as_typed(path: Path) -> Path:
+    """From the current folder where that is shorter to read and to type."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

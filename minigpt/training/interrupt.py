@@ -1,9 +1,12 @@
-"""Ctrl-C and SIGTERM: finish the step, save, exit; a second one leaves at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: finish the step, save, exit; a second one leaves at once."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+_STOPPING = b"\nstopping: the step is finished and saved first (again: leave at once, without saving) ...\n"
 
 
 class Interrupted(BaseException):
@@ -38,18 +41,23 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # The default handlers come back first: the second signal ends the process whatever it is doing.
+        for caught in _caught_numbers():
+            signal.signal(caught, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.signal = signal.Signals(number)
         if self._stop_at_once:
             raise Interrupted
+        if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+            # A step may take minutes. Past Python's buffers: the signal may have come in the middle of a print.
+            with suppress(OSError):
+                os.write(2, _STOPPING)
 
 
 @contextmanager
 def caught_signals() -> Iterator[Interrupt]:
-    """An Interrupt that SIGINT and SIGTERM set while the block runs."""
+    """An Interrupt that SIGINT, SIGTERM and SIGHUP set while the block runs."""
     interrupt = Interrupt()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _caught_numbers()}
     for number in before:
         signal.signal(number, interrupt._handle)
     try:
@@ -57,3 +65,12 @@ def caught_signals() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _caught_numbers() -> list[signal.Signals]:
+    """SIGHUP only where it is not ignored: nohup makes a run outlive its terminal."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        numbers.append(hang_up)
+    return numbers

@@ -48,13 +48,13 @@ def train(run: Run) -> Outcome:
 
         improved = False
         if _evaluation_is_due(run):
-            action = graver(action, observer.drain())
+            action = _graver(action, observer.drain())
             improved = _evaluate(run)
             watch.restart()
         stopping = run.world.any(bool(run.interrupt) or isinstance(action, Stop))
         due = improved or stopping or position.step % run.checkpoints.every_steps == 0
         if run.world.any(due or clock.is_due() or position.step == config.max_steps):
-            action = graver(action, observer.drain())
+            action = _graver(action, observer.drain())
             save(run, "best so far" if improved else "stopping" if stopping else "regular")
             saved_step = position.step
             clock.reset()
@@ -85,7 +85,8 @@ class Stopwatch:
         return self._mark - mark
 
 
-def graver(first: Action, second: Action) -> Action:
+def _graver(first: Action, second: Action) -> Action:
+    """Both were asked for: a stop must not be forgotten over a later, harmless step."""
     return first if isinstance(first, Stop) else second
 
 

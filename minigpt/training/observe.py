@@ -1,6 +1,5 @@
 """From a step's numbers on the device to signals, findings and sinks; on CUDA one step late, so that nothing waits."""
 
-import resource
 import sys
 from dataclasses import dataclass
 
@@ -50,9 +49,6 @@ class Observer:
             return Continue()
         run = self._run
         signals = _signals(run, *read)
-        run.position.last_loss = signals.loss
-        if run.position.first_loss is None:
-            run.position.first_loss = signals.loss
         # Every rank has the same reduced numbers, so every rank's monitor comes to the same action.
         observation = run.monitor.observe(signals)
         every = run.config.log_every_steps
@@ -89,9 +85,13 @@ def _signals(run: Run, step: _Step, numbers: list[float]) -> StepSignals:
     )
 
 
-def _peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held so far: of the GPU, or of this process."""
+def _peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory held so far: of the GPU, or of this process (None on Windows, which does not tell)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

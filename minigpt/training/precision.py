@@ -58,7 +58,5 @@ def _automatic(device: torch.device) -> str:
 
 def _cpu_has_bf16_arithmetic() -> bool:
     """Whether the CPU multiplies bf16 in hardware; emulated it is slower than fp32."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # new in torch 2.12
-        return bool(torch.cpu._is_avx512_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.load import Loaded
 from minigpt.checkpoint.lock import locked_folder
 from minigpt.config.load import load_config
@@ -15,9 +16,18 @@ from minigpt.distributed.world import World, joined_world
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
-from minigpt.training.build import Order, build_run, open_records, workload
+from minigpt.training.build import LOG_FILE, Order, build_run, open_records, workload
+from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended, resume_command
-from minigpt.training.folder import default_run_dir, describe_run, set_aside, set_newer_aside
+from minigpt.training.folder import (
+    check_log_file,
+    default_run_dir,
+    describe_run,
+    refuse_foreign,
+    set_aside,
+    set_newer_aside,
+    whole_or_nothing,
+)
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
 from minigpt.training.resume import corpus_of_run, resumed_order, what_differs
@@ -36,6 +46,8 @@ def pretrain(
         MiniGPTError: a mistake of the user's; nothing was lost and nothing half-written.
     """
     order, loaded, warnings = _order(config_name, overrides, run_dir, resume)
+    if not _goes_on(order, loaded):
+        refuse_foreign(order.run_dir)
     with ExitStack() as stack:
         interrupt = stack.enter_context(caught_signals())
         world = stack.enter_context(joined_world(order.config.training.device))
@@ -47,25 +59,26 @@ def pretrain(
         except (Interrupted, PreparationStoppedError):
             say("Interrupted while preparing the corpus; nothing was lost, the same command starts again.")
             return interrupt.exit_code
-        if world.is_main:
-            stack.enter_context(locked_folder(order.run_dir))
+        world.on_main(lambda: stack.enter_context(locked_folder(order.run_dir)))
         # Before the model takes its share of it.
         available = available_bytes(world.device)
         run = build_run(order, prepared, world, interrupt, stack, loaded.state if loaded else None)
         if loaded is not None:
             notes += restore_state(run, loaded.state)
-        for line in _plan(run, order, prepared, available):
+        for line in world.on_main(lambda: _plan(run, order, loaded, prepared, available)) or ():
             say(line)
         # Up to here nothing on disk has changed: whatever did not fit has been refused.
-        if world.is_main:
-            _clear_the_way(order, loaded)
-            describe_run(order.run_dir, order.config, run.tokenizer)
-        open_records(run, stack)
+        aside = world.on_main(lambda: _clear_the_way(order, loaded))
+        is_new = world.is_main and not _goes_on(order, loaded)
+        with whole_or_nothing(order.run_dir, aside) if is_new else nullcontext():
+            world.on_main(lambda: _open_folder(run, order, stack))
+            if not _goes_on(order, loaded):
+                # From the very first second there is something to resume, and a disk that refuses is met now.
+                save(run, "the beginning")
+        if aside is not None:
+            _tell_aside(order.run_dir, aside)
         if loaded is not None:
             _tell_resume(run, loaded, [*notes, *what_differs(order, loaded.state)])
-        else:
-            # From the very first second there is something to resume, and a disk that refuses is met now.
-            save(run, "before the first step")
         run.progress.start(run.position.step)
         started_at = time.monotonic()
         outcome = train(run)
@@ -96,31 +109,55 @@ def _corpus(
         return prepare(order.config.data, progress=world.is_main, should_stop=lambda: bool(interrupt)), []
 
     with interrupt.at_once():
-        if world.is_main:
-            found = get()
-        world.barrier()
-        return found if world.is_main else get()
+        found = world.on_main(get)
+        return get() if found is None else found
 
 
-def _clear_the_way(order: Order, loaded: Loaded | None) -> None:
-    """Nothing of an earlier run is ever overwritten: what stands in the way is moved aside, and said."""
-    if loaded is not None and loaded.path.parent.resolve() == order.run_dir.resolve():
-        moved = set_newer_aside(order.run_dir, loaded.state["step"])
-        if moved is not None:
-            print(f"checkpoints after step {loaded.state['step']} were moved to {moved}")
-        return
-    moved = set_aside(order.run_dir)
-    if moved is not None:
-        print(f"an earlier run in {order.run_dir} was moved to {moved}")
-        print(f"(to go on with it instead: {resume_command(moved)})")
+def _goes_on(order: Order, loaded: Loaded | None) -> bool:
+    """Whether the run stays in the folder that its checkpoint lies in."""
+    return loaded is not None and loaded.path.parent.resolve() == order.run_dir.resolve()
 
 
-def _plan(run: Run, order: Order, prepared: Prepared, available: int | None) -> list[str]:
+def _clear_the_way(order: Order, loaded: Loaded | None) -> Path | None:
+    """Nothing of an earlier run is ever overwritten: what stands in the way is moved aside.
+
+    Where the whole folder's content went, if it did.
+    """
+    check_log_file(LOG_FILE)
+    if loaded is not None and _goes_on(order, loaded):
+        newer = set_newer_aside(order.run_dir, loaded.state["step"])
+        if newer is not None:
+            print(f"checkpoints after step {loaded.state['step']} were moved to {newer}")
+        return None
+    return set_aside(order.run_dir)
+
+
+def _tell_aside(run_dir: Path, aside: Path) -> None:
+    print(f"an earlier run in {run_dir} was moved to {aside}")
+    if checkpoints_by_step(aside):
+        print(f"(to go on with it instead: {resume_command(aside)})")
+
+
+def _open_folder(run: Run, order: Order, stack: ExitStack) -> None:
+    describe_run(order.run_dir, order.config, run.tokenizer)
+    open_records(run, stack)
+
+
+def _plan(
+    run: Run, order: Order, loaded: Loaded | None, prepared: Prepared, available: int | None
+) -> list[str]:
     """What the run will do, with warnings, for people."""
     config, world = order.config, run.world
     work = workload(config, world, run.precision, prepared.manifest.vocab_size, run.micro_batch_size)
     sequences = config.training.tokens_per_step // (config.model.context_length * world.size)
     report = memory_report(work)
+    disk = disk_warnings(
+        order.run_dir,
+        config.checkpoint,
+        config.training.max_steps,
+        report.checkpoint_file,
+        goes_on=_goes_on(order, loaded),
+    )
     fitting = fitting_micro_batch(work, sequences_per_rank_step=sequences, available_bytes=available)
     source = config.data.source
     plan = RunPlan(
@@ -145,7 +182,7 @@ def _plan(run: Run, order: Order, prepared: Prepared, available: int | None) -> 
     return [
         f"Run:       {run.name} in {run.run_dir}",
         *plan.lines(),
-        *(f"warning: {line}" for line in plan.warnings()),
+        *(f"warning: {line}" for line in [*plan.warnings(), *disk]),
     ]
 
 

@@ -1,7 +1,10 @@
 """What a person at the terminal sees: a bar where there is one to watch it, plain lines elsewhere."""
 
+import errno
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -11,6 +14,9 @@ from minigpt.training_monitor.signals import StepSignals
 
 # Enough steps for an honest estimate, or enough waiting for a first one.
 ETA_STEPS, ETA_SECONDS = 7, 60.0
+
+# All of it fits a terminal of 80 columns; tqdm's own cuts the end off.
+BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} ETA {remaining}{postfix}"
 
 
 class Progress:
@@ -37,23 +43,26 @@ class Progress:
                 dynamic_ncols=True,
                 file=sys.stdout,
                 smoothing=0.1,
+                bar_format=BAR_FORMAT,
             )
 
     def say(self, text: str) -> None:
         """One or more lines, above the bar."""
         if self._is_main:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            with self._while_there_is_a_terminal():
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
 
     def step(self, signals: StepSignals) -> None:
         """Move the bar; once the pace is known, say when the run will be done."""
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {signals.loss:.4f}, grad {signals.grad_norm:.3g}, lr {signals.lr:.2e}, "
-                f"{signals.tokens_per_second:,.0f} tok/s",
-                refresh=False,
-            )
-            self._bar.update(signals.step - self._bar.n)
+            with self._while_there_is_a_terminal():
+                self._bar.set_postfix_str(
+                    f"loss {signals.loss:.3f} grad {signals.grad_norm:.3g} lr {signals.lr:.1e} "
+                    f"{signals.tokens_per_second:,.0f} tok/s",
+                    refresh=False,
+                )
+                self._bar.update(signals.step - self._bar.n)
         self._step_seconds.append(signals.seconds)
         seconds = steady_step_seconds(self._step_seconds)
         long_enough = time.monotonic() - self._started_at > ETA_SECONDS
@@ -70,5 +79,16 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
-            self._bar.close()
+            with self._while_there_is_a_terminal():
+                self._bar.close()
             self._bar = None
+
+    @contextmanager
+    def _while_there_is_a_terminal(self) -> Iterator[None]:
+        """Goes silent when the terminal was closed: the run has yet to save itself."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._is_main, self._bar = False, None

@@ -25,8 +25,9 @@ def resumed_order(
 ) -> tuple[Order, Loaded]:
     """The order of the run to go on with, and the checkpoint to go on from.
 
-    The overrides that the run was started with still hold, then today's on top: `--resume` alone repeats the run,
-    also when its YAML has been edited since (`what_differs` says what that changes).
+    With a preset or YAML named, the overrides that the run was started with still hold, then today's on top:
+    `--resume` alone repeats the run. Without one the folder's config.yaml, which has the first ones in it, and today's. Either file
+    may have been edited since; `what_differs` says what that changes.
 
     Raises:
         CheckpointError: there is nothing to resume from, or it cannot be read.
@@ -35,17 +36,17 @@ def resumed_order(
         place = Path(resume).expanduser()
         folder = place if place.is_dir() else place.parent
         run_dir = run_dir or folder
+        own_config = config_name is None
         config_name = config_name or str(folder / CONFIG_NAME)
-    first = load_config(config_name or "small", overrides)
-    run_dir = run_dir or default_run_dir("pretrain", first.name)
-    if resume == NEWEST:
-        loaded = load_newest(run_dir)
-    elif place.is_dir():
-        loaded = load_newest(place)
+        loaded = (
+            load_newest(place) if place.is_dir() else Loaded(place, load_checkpoint(find_checkpoint(place)))
+        )
     else:
-        loaded = Loaded(find_checkpoint(place), load_checkpoint(find_checkpoint(place)))
+        own_config, config_name = False, config_name or "small"
+        run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
+        loaded = load_newest(run_dir)
     kept = (*loaded.state["overrides"], *overrides)
-    config = load_config(config_name or "small", kept).config
+    config = load_config(config_name, overrides if own_config else kept).config
     return Order(loaded.state["name"], run_dir, config, kept), loaded
 
 

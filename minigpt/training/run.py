@@ -38,9 +38,6 @@ class Position:
     best_step: int | None = None
     best_loss: float | None = None
     """Validation loss at `best_step`, the lowest so far."""
-    first_loss: float | None = None
-    """Training loss of step 1, to tell at the end how far it fell."""
-    last_loss: float | None = None
     evaluated_step: int | None = None
     """The last step that was evaluated: an evaluation that an interrupt cut short is made up for on resume."""
     compiled_from: int | None = None

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from minigpt.checkpoint.rng import capture_rng, restore_rng
 from minigpt.errors import CheckpointError
@@ -44,7 +45,7 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
         )
     run.model.load_state_dict(state["model_state_dict"])
     for optimizer, saved in zip(run.optimizers, state["optimizer_state_dicts"], strict=True):
-        optimizer.load_state_dict(saved)
+        _load_moments(optimizer, saved)
     if run.scaler.is_enabled() and state["scaler_state_dict"]:
         run.scaler.load_state_dict(state["scaler_state_dict"])
     run.position = Position(**state["position"])
@@ -57,6 +58,9 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
         + f"epoch {run.position.window // run.windows_per_epoch}, "
         + f"window {run.position.window % run.windows_per_epoch} of {run.windows_per_epoch}"
     ]
+    if state["precision"] != run.precision.name:
+        formats = [name.replace("off", "fp32") for name in (state["precision"], run.precision.name)]
+        lines.append(f"not exact: computed in {formats[0]} before, in {formats[1]} now")
     if len(state["rng"]) == run.world.size:
         restore_rng(state["rng"][run.world.rank], run.world.device)
     else:
@@ -65,6 +69,17 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
             "dropout draws anew"
         )
     return lines
+
+
+def _load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """The saved moments under this run's settings: torch would bring the old weight decay, betas and eps back too."""
+    settings = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def check_shapes(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.errors import CheckpointError, ConfigError
@@ -118,6 +119,32 @@ def test_resume_repeats_the_runs_overrides_and_says_what_differs_when_some_are_n
     assert "max_steps: 14" in config
 
 
+def test_resume_trains_with_the_new_settings_when_the_optimizers_were_changed(
+    run_dir: Path, workshop: Workshop
+) -> None:
+    changes = ("optimizer.weight_decay=0.3", "optimizer.betas=[0.8,0.9]", "optimizer.eps=1e-5")
+    ratio = "optimizer.embedding_learning_rate_ratio=5"
+    assert workshop.train(run_dir, *changes, ratio, "training.max_steps=14", resume="auto") == 0
+    (optimizer,) = torch.load(run_dir / "checkpoint_step_14.pt")["optimizer_state_dicts"]
+    matrices, tokens, scales = optimizer["param_groups"]
+    assert [group["weight_decay"] for group in (matrices, tokens, scales)] == [0.3, 0, 0]
+    assert [group["lr_ratio"] for group in (matrices, tokens, scales)] == [1, 5, 1]
+    assert {(*group["betas"], group["eps"]) for group in (matrices, tokens, scales)} == {(0.8, 0.9, 1e-5)}
+    # The moments are the old ones.
+    assert {state["step"].item() for state in optimizer["state"].values()} == {14}
+
+
+def test_resume_says_so_when_it_computes_in_another_format(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As on a machine where mixed_precision = auto means another format.
+    newest = run_dir / "checkpoint_step_12.pt"
+    torch.save({**torch.load(newest), "precision": "bf16"}, newest)
+    capsys.readouterr()
+    assert workshop.train(run_dir, resume="auto") == 0
+    assert "not exact: computed in bf16 before, in fp32 now" in capsys.readouterr().out
+
+
 def test_resume_tells_what_was_restored(
     run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,5 +174,23 @@ def test_new_run_moves_an_earlier_one_aside_when_the_folder_is_not_empty(
     assert workshop.train(run_dir, "training.max_steps=4") == 0
     (aside,) = [path for path in run_dir.parent.glob("run_*") if path.is_dir()]
     assert contents(aside) == before
-    assert f"was moved to {aside}" in capsys.readouterr().out
+    assert (
+        f"an earlier run in {run_dir} was moved to {aside.relative_to(Path.cwd())}" in capsys.readouterr().out
+    )
     assert list(checkpoints_by_step(run_dir)) == [0, 4]
+
+
+def test_new_run_refuses_and_changes_nothing_when_the_folder_holds_what_no_run_wrote(
+    run_dir: Path, workshop: Workshop
+) -> None:
+    """`--run-dir .` must not carry somebody's project away."""
+    (run_dir / "src").mkdir()
+    for path in (run_dir / "notes.txt", run_dir / "src" / "main.py"):
+        path.write_text("the user's own")
+    before = contents(run_dir)
+    with pytest.raises(CheckpointError, match=r"holds what no run has written \(notes\.txt, src\)"):
+        workshop.train(run_dir, "training.max_steps=4")
+    assert contents(run_dir) == before
+    # Going on with the run is another matter.
+    assert workshop.train(run_dir, "training.max_steps=13", resume="auto") == 0
+    assert (run_dir / "notes.txt").exists()

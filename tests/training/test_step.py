@@ -72,11 +72,11 @@ def uneven_batch() -> tuple[Tensor, Tensor]:
 def test_accumulated_gradient_is_the_large_batchs_when_targets_are_uneven(
     parts: tuple[int, ...], workshop: Workshop
 ) -> None:
-    inputs, targets = uneven_batch()
+    batch = uneven_batch()
     with tiny(workshop, LARGE_EPS) as whole, tiny(workshop, LARGE_EPS, name="split") as split:
         for _ in range(3):
-            wanted, numbers = gradients_seen(whole, step_batches((inputs, targets)))
-            pieces = zip(inputs.split(parts), targets.split(parts), strict=True)
+            wanted, numbers = gradients_seen(whole, step_batches(batch))
+            pieces = zip(*(torch.split(tensor, list(parts)) for tensor in batch), strict=True)
             found, split_numbers = gradients_seen(split, step_batches(*pieces))
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(split_numbers, numbers, rtol=1e-5, atol=1e-6)

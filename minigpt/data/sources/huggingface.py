@@ -75,6 +75,10 @@ class HuggingFaceCorpus:
         )
 
     def _open(self) -> Iterable[dict[str, Any]]:
+        if not self.name.strip():  # the library would take it for the current folder
+            raise DataError(
+                "data.source = hf: names no dataset; write hf:NAME, such as hf:roneneldan/TinyStories"
+            )
         try:
             import datasets
         except ImportError as error:
@@ -89,8 +93,11 @@ class HuggingFaceCorpus:
         return rows
 
     def _failure(self, what: str, error: Exception) -> DataError:
+        hint = ""
+        if self.is_remote and "reach" in str(error):
+            hint = "; check the name and the network, or give a local folder"
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         return DataError(
-            f"data.source = hf:{self.name} (data.hf_config = {self.config}, data.hf_split = {self.split}): "
-            f"{what}: {first_line}"
+            f"data.source = hf:{self.name} (data.hf_config = {self.config or 'null'}, "
+            f"data.hf_split = {self.split}): {what}: {first_line}{hint}"
         )

@@ -1,0 +1,36 @@
+"""Whether a run's checkpoints fit on the disk: known before the first step, not after the first night."""
+
+import shutil
+from pathlib import Path
+
+from minigpt.checkpoint.config import CheckpointConfig
+from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.errors import CheckpointError
+from minigpt.planning.plan import bytes_text
+
+
+def disk_warnings(
+    run_dir: Path, checkpoints: CheckpointConfig, max_steps: int, checkpoint_bytes: int, *, goes_on: bool
+) -> list[str]:
+    """A line where the checkpoints to keep need more than the disk of `run_dir` (which exists) has left.
+
+    Raises:
+        CheckpointError: not even one fits.
+    """
+    free = shutil.disk_usage(run_dir).free
+    if free < checkpoint_bytes:
+        raise CheckpointError(
+            f"the disk of {run_dir} has {bytes_text(free)} left, a checkpoint takes "
+            f"{bytes_text(checkpoint_bytes)}; free space, or choose another disk with --run-dir"
+        )
+    # One more while the next is being written.
+    keep = checkpoints.keep_last + checkpoints.keep_best + 1
+    if checkpoints.keep_every_steps:
+        keep += max_steps // checkpoints.keep_every_steps
+    missing = max(1, keep - (len(checkpoints_by_step(run_dir)) if goes_on else 0))
+    if free >= missing * checkpoint_bytes:
+        return []
+    return [
+        f"{missing} checkpoints of {bytes_text(checkpoint_bytes)} are to come, the disk of {run_dir} has "
+        f"{bytes_text(free)} left; free space, choose another disk with --run-dir, or lower checkpoint.keep_last"
+    ]

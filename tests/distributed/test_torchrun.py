@@ -1,0 +1,96 @@
+"""Two ranks under torchrun against one process."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt.checkpoint.files import checkpoints_by_step
+from tests.training.tiny_run import Process, Workshop, evaluated_steps, metrics_of
+
+# Three micro-batches a rank and step, and several epochs, so that windows with few targets fall on either rank.
+SETTINGS = (
+    "training.max_steps=24",
+    "training.tokens_per_step=384",
+    "checkpoint.keep_every_steps=8",
+    "optimizer.eps=1e-4",
+)
+
+
+def finished(process: Process) -> str:
+    with process:
+        printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def test_two_ranks_train_as_one_process_does_when_targets_are_uneven(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    process = workshop.start(two, *SETTINGS, ranks=2)
+    assert workshop.train(one, *SETTINGS) == 0
+    printed = finished(process)
+    assert "Warning" not in printed
+    # One of the ranks speaks and writes.
+    assert printed.count("Finished 24 steps") == 1
+
+    alone, together = metrics_of(one), metrics_of(two)
+    assert len(alone) == len(together) == 24
+    assert alone[-1]["epoch"] >= 3
+    assert [r["tokens"] for r in alone] == [r["tokens"] for r in together]
+    assert len({r["tokens"] for r in alone}) > 1
+    assert [r["position"] for r in alone] == [r["position"] for r in together]
+    for key, tolerance in (("loss", 1e-5), ("grad_norm", 1e-3)):
+        assert [r[key] for r in together] == pytest.approx([r[key] for r in alone], rel=tolerance)
+    assert evaluated_steps(one) == evaluated_steps(two)
+
+    states = [torch.load(folder / "checkpoint_step_24.pt") for folder in (one, two)]
+    torch.testing.assert_close(
+        states[1]["model_state_dict"], states[0]["model_state_dict"], rtol=1e-3, atol=1e-4
+    )
+    assert [len(state["rng"]) for state in states] == [1, 2]
+    assert states[1]["position"]["best_loss"] == pytest.approx(states[0]["position"]["best_loss"], rel=1e-5)
+
+    # What two ranks saved, one goes on with, and says what cannot be exact.
+    capsys.readouterr()
+    assert workshop.train(two, resume=str(two / "checkpoint_step_16.pt")) == 0
+    assert "not exact: 2 ranks saved it and 1 resume it" in capsys.readouterr().out
+    resumed = metrics_of(two)
+    assert [r["loss"] for r in resumed] == pytest.approx([r["loss"] for r in alone], rel=1e-5)
+
+
+def pid_of_rank(launcher: Process, rank: int) -> int:
+    """The process that torchrun started as `rank`."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    for child in children:
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"rank {rank} is not among {children}")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the ranks in /proc")
+def test_all_ranks_save_and_stop_when_one_of_them_is_told_to(workshop: Workshop, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    endless = ("training.max_steps=1000000", "checkpoint.every_steps=1000000", "model.dropout=0.1")
+    launcher = workshop.start(run_dir, *endless, ranks=2)
+    metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 60
+    with launcher:
+        while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 5):
+            assert launcher.poll() is None, launcher.stdout and launcher.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(pid_of_rank(launcher, 1), signal.SIGTERM)
+        printed, _ = launcher.communicate(timeout=60)
+    step = max(checkpoints_by_step(run_dir))
+    assert step >= 5
+    assert f"Interrupted after step {step}, saved in {run_dir}" in printed
+    assert [record["step"] for record in metrics_of(run_dir)] == list(range(1, step + 1))
+    saved = torch.load(run_dir / f"checkpoint_step_{step}.pt")
+    assert not any(name.startswith("module.") for name in saved["model_state_dict"])
+    # Each rank's own dropout goes on where it was.
+    assert not torch.equal(saved["rng"][0]["torch"], saved["rng"][1]["torch"])
