@@ -26,8 +26,8 @@ def resumed_order(
     """The order of the run to go on with, and the checkpoint to go on from.
 
     With a preset or YAML named, the overrides that the run was started with still hold, then today's on top:
-    `--resume` alone repeats the run. Without one the folder's config.yaml, which has the first ones in it, and today's. Either file
-    may have been edited since; `what_differs` says what that changes.
+    `--resume` alone repeats the run. Without one, the folder's config.yaml, which has the first ones in it, and
+    today's. Either file may have been edited since; `what_differs` says what that changes.
 
     Raises:
         CheckpointError: there is nothing to resume from, or it cannot be read.
