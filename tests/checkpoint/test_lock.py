@@ -54,3 +54,27 @@ def test_lock_refuses_in_one_line_when_the_folder_cannot_be_made(tmp_path: Path)
         locked_folder(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_refused_run_leaves_no_folder_behind_when_the_lock_made_it(tmp_path: Path) -> None:
+    run_dir = tmp_path / "checkpoints" / "run"
+    with pytest.raises(KeyError), locked_folder(run_dir):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with locked_folder(run_dir):
+        (run_dir / "config.yaml").touch()
+    assert sorted(path.name for path in run_dir.iterdir()) == [".lock", "config.yaml"]
+    # A folder that was there before stays.
+    (tmp_path / "own").mkdir()
+    with locked_folder(tmp_path / "own"):
+        pass
+    assert (tmp_path / "own").is_dir()
+
+
+def test_lock_names_the_file_when_one_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CheckpointError, match="file is a file; choose"),
+        locked_folder(tmp_path / "file" / "run"),
+    ):
+        pass

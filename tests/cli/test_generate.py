@@ -54,6 +54,8 @@ def test_generate_warns_and_goes_on_when_the_newest_checkpoint_is_damaged(
         (["--temperature", "-1"], "temperature = -1.0"),
         (["--top-p", "2"], "top_p = 2.0"),
         (["--device", "cuda:99"], "cuda:99"),
+        (["--device", "meta"], "device = meta: there is no such device; use auto"),
+        (["--seed", str(2**64)], "seed"),
         (["--max-new-tokens", "0"], "max-new-tokens"),
     ],
 )

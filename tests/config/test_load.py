@@ -27,7 +27,7 @@ def test_small_and_medium_are_what_users_quote() -> None:
     assert (config.model.num_layers, config.model.hidden_size) == (16, 512)
     assert (config.optimizer.learning_rate, config.optimizer.betas) == (3e-4, (0.9, 0.95))
     assert (config.schedule.warmup_steps, config.training.max_grad_norm) == (4000, 1.0)
-    assert config.optimizer.name == small.config.optimizer.name == "adamw"
+    assert config.optimizer.name == "adamw"
 
 
 def test_a_file_gives_its_values_and_defaults_for_the_rest(tmp_path: Path) -> None:

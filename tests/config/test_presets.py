@@ -63,9 +63,11 @@ def test_derived_adds_up_by_hand() -> None:
             "model.num_layers=1",
             "model.hidden_size=64",
             "model.num_heads=1",
+            "model.qk_norm=false",
             "model.intermediate_size=10",
             "data.tokenizer.kind=bytes",
             "training.max_steps=600",
+            "schedule.warmup_steps=60",
             "training.tokens_per_step=512",
         ],
     ).config

@@ -144,6 +144,7 @@ def test_stdlib_has_no_tests_and_environment_has_more() -> None:
         ("nope", "no such file or folder"),
         ("*.nope", "no file matches this glob"),
         ("", "is empty"),
+        ("hf:", "names no dataset"),
         ([], "empty list"),
         ("folder", "no files in"),
         ("pipe", "neither a regular file nor a folder"),

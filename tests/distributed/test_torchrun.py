@@ -94,3 +94,14 @@ def test_all_ranks_save_and_stop_when_one_of_them_is_told_to(workshop: Workshop,
     assert not any(name.startswith("module.") for name in saved["model_state_dict"])
     # Each rank's own dropout goes on where it was.
     assert not torch.equal(saved["rng"][0]["torch"], saved["rng"][1]["torch"])
+
+
+def test_one_rank_says_it_in_one_line_when_it_alone_cannot_go_on(workshop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    launcher = workshop.start(tmp_path / "file" / "run", ranks=2)
+    with launcher:
+        printed, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0
+    assert printed.count("error: cannot write to the run folder") == 1
+    # torchrun's own is all there is: no rank was left waiting.
+    assert "minigpt/cli/main.py" not in printed

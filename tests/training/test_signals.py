@@ -92,3 +92,25 @@ def test_preparing_is_interrupted_without_a_trace(
     assert workshop.train(tmp_path / "run") == 130
     assert "Interrupted while preparing the corpus; nothing was lost" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_closed_terminal_stops_a_run_unless_nohup_says_otherwise() -> None:
+    with caught_signals() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+    assert interrupt.exit_code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with caught_signals() as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+        assert not interrupt
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_is_answered_at_once_when_the_step_has_yet_to_finish(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caught_signals() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt
+    assert "stopping: the step is finished and saved first" in capfd.readouterr().err
