@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -106,7 +107,11 @@ def joined_world(device_name: str) -> Iterator[World]:
         yield World(rank=0, size=1, device=device)
         return
     # Both backends: gradients travel over nccl, the few host-side decisions over gloo.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    # The default of half an hour is less than one rank may take to prepare a large corpus while the others wait;
+    # a rank that died is torchrun's to notice.
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1)
+    )
     try:
         yield World(rank=rank, size=size, device=device)
     finally:

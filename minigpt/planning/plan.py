@@ -61,7 +61,7 @@ class RunPlan:
             f"Model:     {count_text(self.parameters)} parameters, context {self.context_length}",
             f"Length:    {self.max_steps:,} steps x {self.tokens_per_step:,} tokens = "
             f"{count_text(self.total_tokens)} tokens",
-            f"           {self.tokens_per_parameter:.3g} tokens a parameter "
+            f"           {_ratio_text(self.tokens_per_parameter)} tokens a parameter "
             f"(Chinchilla's optimum: {CHINCHILLA_TOKENS_PER_PARAMETER})",
             f"Corpus:    {self.corpus}: {count_text(self.corpus_tokens)} tokens, read {_times(self.epochs)}",
             f"Batch:     {self.micro_batch_size} sequences x {self.grad_accum_steps} accumulated{ranks} "
@@ -114,6 +114,10 @@ def bytes_text(size_bytes: int) -> str:
 
 def _times(epochs: float) -> str:
     return f"{epochs:.2g} times" if epochs < 9.5 else f"{epochs:.0f} times"
+
+
+def _ratio_text(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _three_digits(value: float) -> str:

@@ -1,17 +1,13 @@
 """From a configuration to a run: every part built once, in the order it is needed."""
 
-import platform
 from contextlib import ExitStack
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-import minigpt
 from minigpt.checkpoint.rng import seed_everything
 from minigpt.config.checks import check_batch
 from minigpt.config.run_config import RunConfig
@@ -27,6 +23,7 @@ from minigpt.optim.build import build_optimizers
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import Workload, largest_micro_batch
 from minigpt.training.folder import EVENTS_NAME, METRICS_NAME, TENSORBOARD_NAME
+from minigpt.training.identity import Order, identity_of
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision, resolve_precision
 from minigpt.training.progress import Progress
@@ -43,16 +40,6 @@ from minigpt.training_monitor.sinks.protocol import Sink
 from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
 
 LOG_FILE = Path("logs/training.log")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What was asked for: the run's name, folder and configuration, and the overrides it was made with."""
-
-    name: str
-    run_dir: Path
-    config: RunConfig
-    overrides: tuple[str, ...] = ()
 
 
 def build_run(
@@ -75,6 +62,7 @@ def build_run(
         Windows(tokens, config.model.context_length) for tokens in (prepared.train, prepared.validation)
     )
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
+    _round_alike_every_time(device, stack)
     seed_everything(config.training.seed + world.rank)
     model = build_model(config, tokenizer.vocab_size, device)
     progress = Progress(
@@ -128,8 +116,23 @@ def build_run(
         interrupt=interrupt,
         flops_per_token=flops_per_token(config.model, model.vocab_size),
         peak_flops=None if peak is None else peak * world.size,
-        identity=_identity(order, prepared),
+        identity=identity_of(order, prepared),
     )
+
+
+def _round_alike_every_time(device: torch.device, stack: ExitStack) -> None:
+    """On a CPU, the same sums in the same order in every run, until `stack` closes.
+
+    Compiled code would else add up the embedding's gradient in the order in which its threads arrive, and no resumed
+    run could equal the straight one to the last bit. Not on a GPU, where it costs speed and some kernels refuse.
+    """
+    if device.type == "cpu":
+        stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
+        torch.use_deterministic_algorithms(True)
+        # Its other half writes NaN into every fresh buffer: a help in finding bugs, and a pass over memory.
+        settings: Any = torch.utils.deterministic
+        stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)
+        settings.fill_uninitialized_memory = False
 
 
 def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:
@@ -209,28 +212,3 @@ def open_records(run: Run, stack: ExitStack) -> None:
     ]
     run.sinks = FanOut(sinks)
     stack.callback(run.sinks.close)
-
-
-def _identity(order: Order, prepared: Prepared) -> dict[str, Any]:
-    return {
-        "name": order.name,
-        "config": order.config.model_dump(mode="json"),
-        "overrides": list(order.overrides),
-        "vocab_size": padded_vocab_size(prepared.manifest.vocab_size),
-        "tokenizer_id": prepared.manifest.tokenizer_id,
-        "corpus": {"fingerprint": prepared.manifest.fingerprint, "folder": str(prepared.folder)},
-        "environment": environment(),
-    }
-
-
-def environment() -> dict[str, str]:
-    """What the last bits of a result depend on besides the configuration."""
-    return {
-        "minigpt": minigpt.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(torch.get_num_threads()),
-    }

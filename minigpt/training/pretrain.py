@@ -16,7 +16,7 @@ from minigpt.distributed.world import World, joined_world
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
-from minigpt.training.build import LOG_FILE, Order, build_run, open_records, workload
+from minigpt.training.build import LOG_FILE, build_run, open_records, workload
 from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended, resume_command
 from minigpt.training.folder import (
@@ -28,6 +28,7 @@ from minigpt.training.folder import (
     set_newer_aside,
     whole_or_nothing,
 )
+from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
 from minigpt.training.resume import corpus_of_run, resumed_order, what_differs

@@ -63,13 +63,18 @@ class Progress:
                     refresh=False,
                 )
                 self._bar.update(signals.step - self._bar.n)
-        self._step_seconds.append(signals.seconds)
+        if not self._said_eta:
+            self._step_seconds.append(signals.seconds)
+            self._say_eta(self._max_steps - signals.step)
+
+    def _say_eta(self, steps_left: int) -> None:
         seconds = steady_step_seconds(self._step_seconds)
         long_enough = time.monotonic() - self._started_at > ETA_SECONDS
-        if not self._said_eta and seconds and (long_enough or len(self._step_seconds) >= ETA_STEPS):
+        if seconds and (long_enough or len(self._step_seconds) >= ETA_STEPS):
             self._said_eta = True
-            left = self._max_steps - signals.step
-            eta = eta_text(seconds, left, device_type=self._device_type, smaller_preset=self._smaller_preset)
+            eta = eta_text(
+                seconds, steps_left, device_type=self._device_type, smaller_preset=self._smaller_preset
+            )
             self.say(f"Time left: {eta}, without evaluations ({seconds:.3g} s a step)")
 
     def pace_changed(self) -> None:

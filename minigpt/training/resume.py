@@ -13,9 +13,10 @@ from minigpt.config.run_config import RunConfig
 from minigpt.data.config import TokenizerConfig
 from minigpt.data.prepare import Prepared, open_prepared, prepare
 from minigpt.data.progress import ShouldStop
+from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
-from minigpt.training.build import Order, environment
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
+from minigpt.training.identity import Order, environment
 
 NEWEST = "auto"
 
@@ -79,6 +80,7 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
         CheckpointError: data settings were changed so that the tokens no longer fit the model.
     """
     state = loaded.state
+    _check_tokenizer(order, state)
     same_settings = state["config"]["data"] == order.config.data.model_dump(mode="json")
     kept = open_prepared(Path(state["corpus"]["folder"])) if same_settings else None
     if isinstance(kept, Prepared) and kept.manifest.tokenizer_id == state["tokenizer_id"]:
@@ -98,3 +100,19 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
             "the corpus is not the one the run began with: it goes on at the same place in an order of its own"
         )
     return prepared, lines
+
+
+def _check_tokenizer(order: Order, state: dict[str, Any]) -> None:
+    """Nothing, when the tokenizer asked for is the one that the weights know."""
+    asked, had = (
+        order.config.data.tokenizer,
+        TokenizerConfig.model_validate(state["config"]["data"]["tokenizer"]),
+    )
+    if asked == had or (asked.path and Tokenizer.load(Path(asked.path)).id == state["tokenizer_id"]):
+        return
+    (change, *_) = [
+        f"data.tokenizer.{name} = {getattr(asked, name)}, and the checkpoint's weights were trained with {value}"
+        for name, value in had
+        if getattr(asked, name) != value
+    ]
+    raise CheckpointError(f"{change}; leave it as it was, or start a new run with --run-dir")

@@ -1,6 +1,7 @@
 """When a run saves itself, and what must be on disk before a checkpoint may say so."""
 
 import time
+from typing import Any
 
 from minigpt.checkpoint.save import apply_retention, save_checkpoint
 from minigpt.training.run import Run
@@ -28,14 +29,18 @@ def save(run: Run, reason: str) -> None:
     The sinks reach the disk first: a checkpoint of step N vouches for N steps in metrics.jsonl and TensorBoard.
     """
     state = run_state(run)
-    if state is not None:
-        position = run.position
-        text = f"checkpoint_step_{position.step}.pt: {reason}"
-        run.sinks.event(Event(position.step, "save", "checkpoint", text))
-        run.sinks.flush()
-        save_checkpoint(run.run_dir, position.step, state)
-        apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
-    run.world.barrier()
+    # The others wait, and learn of it if the disk refuses.
+    run.world.on_main(lambda: _write(run, state, reason))
+
+
+def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
+    assert state is not None, "only the main rank has it"
+    position = run.position
+    text = f"checkpoint_step_{position.step}.pt: {reason}"
+    run.sinks.event(Event(position.step, "save", "checkpoint", text))
+    run.sinks.flush()
+    save_checkpoint(run.run_dir, position.step, state)
+    apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
 
 
 def _protected(run: Run) -> set[int]:

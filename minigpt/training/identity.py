@@ -1,0 +1,50 @@
+"""Which run this is: what was asked for, and what else its results depend on."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import minigpt
+from minigpt.config.run_config import RunConfig
+from minigpt.data.prepare import Prepared
+from minigpt.model.count import padded_vocab_size
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for: the run's name, folder and configuration, and the overrides it was made with."""
+
+    name: str
+    run_dir: Path
+    config: RunConfig
+    overrides: tuple[str, ...] = ()
+
+
+def identity_of(order: Order, prepared: Prepared) -> dict[str, Any]:
+    """What a checkpoint says of the run besides its state, as plain data."""
+    return {
+        "name": order.name,
+        "config": order.config.model_dump(mode="json"),
+        "overrides": list(order.overrides),
+        "vocab_size": padded_vocab_size(prepared.manifest.vocab_size),
+        "tokenizer_id": prepared.manifest.tokenizer_id,
+        "corpus": {"fingerprint": prepared.manifest.fingerprint, "folder": str(prepared.folder)},
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, str]:
+    """What the last bits of a result depend on besides the configuration."""
+    return {
+        "minigpt": minigpt.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
