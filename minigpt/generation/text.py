@@ -45,29 +45,3 @@ def _decoded(ids: Iterator[int], decoder: StreamDecoder) -> Iterator[str]:
     rest = decoder.flush().rstrip("\ufffd")
     if rest:
         yield rest
-
-
-def generate_text(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float | None = None,
-    seed: int = 0,
-) -> str:
-    """The whole continuation of `prompt` (without it) as one string."""
-    return "".join(
-        stream_text(
-            model,
-            tokenizer,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
-    )

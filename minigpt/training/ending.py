@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from minigpt.generation.text import generate_text
+from minigpt.generation.text import stream_text
 from minigpt.planning.eta import duration_text
 from minigpt.training.compilation import uncompiled
 from minigpt.training.folder import TENSORBOARD_NAME
@@ -50,8 +50,9 @@ def resume_command(run_dir: Path) -> str:
 def _sample(run: Run) -> str:
     """A new document by the model, between rulers."""
     with uncompiled(run.model), run.precision.autocast():
-        text = generate_text(
+        pieces = stream_text(
             run.model, run.tokenizer, "", max_new_tokens=run.config.sample_tokens, seed=run.config.seed
         )
+        text = "".join(pieces)
     ruler = "-" * 60
     return f"{ruler}\n{text}\n{ruler}"

@@ -1,7 +1,7 @@
 import torch
 
 from minigpt.data.tokenizer import bytes_tokenizer
-from minigpt.generation.text import generate_text, stream_text
+from minigpt.generation.text import stream_text
 from minigpt.model.config import ModelConfig
 from minigpt.model.count import padded_vocab_size
 from minigpt.model.gpt import GPT
@@ -39,14 +39,14 @@ def test_pieces_are_whole_characters() -> None:
 
 def test_text_ends_at_the_end_of_text_token() -> None:
     model = repeating_model(b"abc")
-    assert generate_text(model, bytes_tokenizer(), "a", max_new_tokens=50, temperature=0.0) == "bc"
+    assert "".join(stream_text(model, bytes_tokenizer(), "a", max_new_tokens=50, temperature=0.0)) == "bc"
 
 
 def test_half_a_character_at_the_end_is_left_out() -> None:
     model = repeating_model("aé€x".encode())
-    assert generate_text(model, bytes_tokenizer(), "a", max_new_tokens=4, temperature=0.0) == "é"
+    assert "".join(stream_text(model, bytes_tokenizer(), "a", max_new_tokens=4, temperature=0.0)) == "é"
 
 
 def test_empty_prompt_starts_a_new_document() -> None:
     model = repeating_model(b"abc")
-    assert generate_text(model, bytes_tokenizer(), "", max_new_tokens=50, temperature=0.0) == "abc"
+    assert "".join(stream_text(model, bytes_tokenizer(), "", max_new_tokens=50, temperature=0.0)) == "abc"

@@ -1,5 +1,6 @@
 """Train 2N steps == train, be killed with SIGKILL, resume, train on: equal to the last bit."""
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -61,3 +62,29 @@ def test_resumed_run_is_bit_equal_to_the_straight_one_when_it_was_killed(
     assert [step for step, _ in curves["grad_check/ok_params"]] == list(range(9, STEPS, 9))
     assert (metrics[0]["scaler_scale"] is not None) == (precision == "fp16")
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+def test_resumed_run_is_bit_equal_when_compiled_on_two_threads(workshop: Workshop, tmp_path: Path) -> None:
+    """Large enough for both threads to add to the same row of the embedding's gradient."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    settings = (
+        *EVERYTHING_ON,
+        "model.num_layers=1",
+        "model.hidden_size=64",
+        "model.context_length=64",
+        "training.tokens_per_step=1024",
+        "training.micro_batch_size=8",
+        "training.mixed_precision=bf16",
+        "training.compile=on",
+        "training.eval_every_steps=1000",
+    )
+    with workshop.start(straight, *settings, threads=2) as process:
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    killed_after_a_checkpoint(workshop.start(killed, *settings, threads=2), killed)
+    with workshop.start(killed, threads=2, resume=True) as process:
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert "compiled in " in printed
+    assert_same_run(straight, killed, STEPS)

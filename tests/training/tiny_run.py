@@ -124,7 +124,9 @@ class Workshop:
         """`minigpt train` in this process; its exit code."""
         return pretrain(self.config_path, overrides, run_dir, resume)
 
-    def start(self, run_dir: Path, *overrides: str, ranks: int = 1, resume: bool = False) -> "Process":
+    def start(
+        self, run_dir: Path, *overrides: str, ranks: int = 1, threads: int = 1, resume: bool = False
+    ) -> "Process":
         """`minigpt train` in a process of its own, under torchrun if it is to have several ranks."""
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
         sets = [word for override in overrides for word in ("--set", override)]
@@ -132,7 +134,7 @@ class Workshop:
         return subprocess.Popen(
             [sys.executable, *launcher, "-m", "minigpt", "train", *arguments, *(["--resume"] * resume)],
             cwd=self.folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
