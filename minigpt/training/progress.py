@@ -75,7 +75,7 @@ class Progress:
             eta = eta_text(
                 seconds, steps_left, device_type=self._device_type, smaller_preset=self._smaller_preset
             )
-            self.say(f"Time left: {eta}, without evaluations ({seconds:.3g} s a step)")
+            self.say(f"Time left, without evaluations: {eta} ({seconds:.3g} s a step)")
 
     def pace_changed(self) -> None:
         """Forget the steps measured so far: compiled code has another pace."""
