@@ -110,6 +110,8 @@ def build_run(
             warmup_steps=config.schedule.warmup_steps,
             max_grad_norm=config.training.max_grad_norm,
             learning_rate=config.optimizer.learning_rate,
+            precision=precision.name,
+            in_force=_in_force(config),
         ),
         sinks=FanOut([]),
         progress=progress,
@@ -133,6 +135,15 @@ def _round_alike_every_time(device: torch.device, stack: ExitStack) -> None:
         settings: Any = torch.utils.deterministic
         stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)
         settings.fill_uninitialized_memory = False
+
+
+def _in_force(config: RunConfig) -> list[str]:
+    """What the monitor need not advise: it is so already."""
+    switches = {
+        "model.qk_norm": config.model.qk_norm,
+        "training.check_grad_flow": config.training.check_grad_flow,
+    }
+    return [f"{key}=true" for key, on in switches.items() if on]
 
 
 def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:

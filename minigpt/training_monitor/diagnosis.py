@@ -106,4 +106,12 @@ def _remedies(finding: Finding, facts: RunFacts, words: Words) -> tuple[str, ...
         "lower_floor": f"{float(finding.evidence.get('floor', 1e-6)) / 100:g}",
     }
     key = "overflow" if _is_overflow(finding) else finding.name
-    return tuple(text.format(**known) for text in words[f"{key}.remedies"].split("\n"))
+    texts = [text.format(**known) for text in words[f"{key}.remedies"].split("\n")]
+    return tuple(text for text in texts if _is_news(text, facts))
+
+
+def _is_news(remedy: str, facts: RunFacts) -> bool:
+    """Whether the run is not already as the remedy would have it."""
+    if "training.mixed_precision=" in remedy and facts.precision not in ("fp16", None):
+        return False
+    return not any(f"--set {setting}" in remedy for setting in facts.in_force)

@@ -1,5 +1,6 @@
 """The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,11 @@ class TrainingMonitor:
         warmup_steps: int = 0,
         max_grad_norm: float | None = None,
         learning_rate: float | None = None,
+        precision: str | None = None,
+        in_force: Iterable[str] = (),
     ) -> None:
         self.config = config or MonitorConfig()
-        self._facts = RunFacts(warmup_steps, max_grad_norm, learning_rate)
+        self._facts = RunFacts(warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force))
         self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
         self._policy = Policy(self.config)
         self._open: dict[str, str] = {}

@@ -11,3 +11,7 @@ class RunFacts:
     max_grad_norm: float | None = None
     learning_rate: float | None = None
     """Peak learning rate."""
+    precision: str | None = None
+    """fp16 | bf16 | off: advice about fp16 is for fp16 runs only."""
+    in_force: frozenset[str] = frozenset()
+    """Settings that need no advising, as they would be typed: "model.qk_norm=true"."""

@@ -70,3 +70,23 @@ def test_every_name_has_words_when_nothing_else_is_known(name: str, language: st
     text = "\n".join(diagnose(finding, RunFacts(), language).lines())
     assert f"at step 2: {name}" in text
     assert "{" not in text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_diagnosis_does_not_advise_what_the_run_already_does(language: str) -> None:
+    finding = Finding("nan_loss", "sustained", 2, 4, 3, True, {"loss": float("nan")})
+    unknown = diagnose(finding, RunFacts(learning_rate=2e-3), language).remedies
+    known = diagnose(
+        finding,
+        RunFacts(learning_rate=2e-3, precision="bf16", in_force=frozenset({"model.qk_norm=true"})),
+        language,
+    ).remedies
+    settings = [re.findall(r"--set ([\w.]+=\S+)", " ".join(texts)) for texts in (unknown, known)]
+    assert settings[0] == [
+        "optimizer.learning_rate=0.001",
+        "training.mixed_precision=bf16",
+        "model.qk_norm=true",
+    ]
+    assert settings[1] == ["optimizer.learning_rate=0.001"]
+    fp16 = diagnose(finding, RunFacts(precision="fp16"), language).remedies
+    assert any("mixed_precision" in text for text in fp16)
