@@ -77,7 +77,7 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
     tokens: a tokenizer trained anew on a changed corpus would give every id another meaning.
 
     Raises:
-        CheckpointError: data settings were changed so that the tokens no longer fit the model.
+        CheckpointError: the tokens would not be those that the model knows.
     """
     state = loaded.state
     _check_tokenizer(order, state)
@@ -86,14 +86,16 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
     if isinstance(kept, Prepared) and kept.manifest.tokenizer_id == state["tokenizer_id"]:
         return kept, []
     tokenizer_path = loaded.path.parent / TOKENIZER_NAME
-    own = TokenizerConfig(kind="file", path=str(tokenizer_path))
-    if same_settings and not tokenizer_path.is_file():
+    data = order.config.data
+    if tokenizer_path.is_file():
+        own = TokenizerConfig(kind="file", path=str(tokenizer_path))
+        data = data.model_copy(update={"tokenizer": own})
+    prepared = prepare(data, should_stop=should_stop)
+    if prepared.manifest.tokenizer_id != state["tokenizer_id"]:
         raise CheckpointError(
-            f"{tokenizer_path} is missing and the prepared corpus is no longer in the cache: put the run's "
-            "tokenizer.json back beside its checkpoint"
+            f"{tokenizer_path} is missing or not the one that the checkpoint's weights were trained with: "
+            "put the run's own tokenizer.json back beside its checkpoint"
         )
-    tokenizer = own if tokenizer_path.is_file() else order.config.data.tokenizer
-    prepared = prepare(order.config.data.model_copy(update={"tokenizer": tokenizer}), should_stop=should_stop)
     lines = []
     if prepared.manifest.fingerprint != state["corpus"]["fingerprint"]:
         lines.append(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.data.tokenizer import bytes_tokenizer
 from minigpt.errors import CheckpointError, ConfigError
 from tests.training.tiny_run import Workshop, assert_same_run, metrics_of, read_lines
 
@@ -194,3 +195,40 @@ def test_new_run_refuses_and_changes_nothing_when_the_folder_holds_what_no_run_w
     # Going on with the run is another matter.
     assert workshop.train(run_dir, "training.max_steps=13", resume="auto") == 0
     assert (run_dir / "notes.txt").exists()
+
+
+@pytest.fixture
+def run_on_lost_text(workshop: Workshop, tmp_path: Path) -> Path:
+    """A run of 4 steps with a trained tokenizer, whose shards are gone and whose text is another one now."""
+    folder = tmp_path / "run"
+    bpe = ("data.tokenizer.kind=bpe", "data.tokenizer.vocab_size=280")
+    assert workshop.train(folder, *bpe, "training.max_steps=4") == 0
+    shutil.rmtree(workshop.folder / "cache")
+    for path in (workshop.folder / "corpus").iterdir():
+        path.write_text(path.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    return folder
+
+
+def test_resume_reads_changed_text_in_the_runs_own_tokens(
+    run_on_lost_text: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = (run_on_lost_text / "tokenizer.json").read_bytes()
+    assert workshop.train(run_on_lost_text, "training.max_steps=6", resume="auto") == 0
+    assert "the corpus is not the one the run began with" in capsys.readouterr().out
+    assert (run_on_lost_text / "tokenizer.json").read_bytes() == tokenizer
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_resume_is_refused_when_the_runs_own_tokenizer_is_not_there(
+    replaced: bool, run_on_lost_text: Path, workshop: Workshop
+) -> None:
+    """A tokenizer trained anew on other text would give every id another meaning."""
+    path = run_on_lost_text / "tokenizer.json"
+    if replaced:
+        bytes_tokenizer().save(path)
+    else:
+        path.unlink()
+    before = contents(run_on_lost_text)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing or not the one"):
+        workshop.train(run_on_lost_text, "training.max_steps=6", resume="auto")
+    assert contents(run_on_lost_text) == before
