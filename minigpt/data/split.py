@@ -104,18 +104,24 @@ def content_hash(text: str, seed: int) -> int:
 
 
 def _cut(document: Document, at: int) -> Iterator[tuple[Part, Document]]:
-    """The piece in two: at the next line end, else at the last one before, else right there."""
-    text = document.text
-    at = max(at, 0)
-    next_line = text.find("\n", at) + 1
-    leaves_nothing = document.last and next_line == len(text)
-    if next_line == 0 or leaves_nothing:
-        next_line = text.rfind("\n", 0, at) + 1 or at
-    if next_line > 0 or document.offset > 0:
+    """The piece in two: at the next line end, else at the last one before, else right there.
+
+    A line end counts only where it leaves between half and twice the tail: a text of very long lines would else give
+    nearly all of itself to validation, or nothing.
+    """
+    text, at = document.text, max(at, 0)
+    tail = len(text) - at
+    after, before = text.find("\n", at) + 1, text.rfind("\n", 0, at) + 1
+    cut = at
+    if after and after - at <= tail / 2:
+        cut = after
+    elif before and at - before <= tail:
+        cut = before
+    if cut > 0 or document.offset > 0:
         # Even an empty head ends the pieces before it.
-        yield "train", Document(text[:next_line], document.name, document.offset, last=True)
-    if next_line < len(text):
+        yield "train", Document(text[:cut], document.name, document.offset, last=True)
+    if cut < len(text):
         yield (
             "validation",
-            Document(text[next_line:], document.name, document.offset + next_line, last=document.last),
+            Document(text[cut:], document.name, document.offset + cut, last=document.last),
         )

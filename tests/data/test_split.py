@@ -1,5 +1,7 @@
 """split: by content, exact in small corpora, never without a validation part."""
 
+import pytest
+
 from minigpt.data.document import PIECE_CHARACTERS, Document, pieces
 from minigpt.data.split import SplitByHash, SplitByTail, content_hash, plan_split
 
@@ -79,3 +81,11 @@ def test_tail_split_ends_both_parts_of_a_document_in_pieces() -> None:
 
 def test_split_is_empty_without_documents() -> None:
     assert plan_split([], 0.05, seed=0, tick=quiet).is_empty
+
+
+@pytest.mark.parametrize("text", ["title\n" + 100 * "x", "a\n" + 98 * "x" + "\ny"])
+def test_tail_split_keeps_its_share_when_lines_are_long(text: str) -> None:
+    documents = [Document(text, "one.txt", 0, last=True)]
+    split = plan_split(documents, 0.1, seed=0, tick=quiet)
+    sizes = {part: len(document.text) for part, document in split.parts(documents)}
+    assert sizes == {"train": len(text) - 11, "validation": 11}
