@@ -51,7 +51,7 @@ class TrainingMonitor:
         self.config = config or MonitorConfig()
         self._facts = RunFacts(warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force))
         self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
-        self._policy = Policy(self.config)
+        self._policy = Policy(self.config.policy, self.config.non_finite, self.config.language)
         self._open: dict[str, str] = {}
 
     @staticmethod
@@ -92,6 +92,12 @@ class TrainingMonitor:
         if not isinstance(action, Continue):
             events.append(_action_event(action))
         return Observation(findings, action, diagnoses, events)
+
+    def declare_change(self) -> None:
+        """The user changed something on purpose (data mixture, learning rate, unfrozen layers): what was normal
+        before is no yardstick any more."""
+        for detector in self._detectors.values():
+            detector.rebase()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later findings depend on, as plain values."""

@@ -1,10 +1,44 @@
 """Tells a GradScaler that is finding its scale (normal) from gradients that really overflow."""
 
 from collections import deque
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from minigpt.training_monitor.config import NonFiniteConfig
+from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.signals import StepSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonFiniteConfig:
+    """When NaN or infinity is real, and when it is only the fp16 scaler finding its scale."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    enabled: bool = True
+    """Whether this rule runs (the update guard of the training loop works without it)."""
+    persist_steps: int = 3
+    """Non-finite steps in a row that make it sustained."""
+    close_steps: int = 16
+    """Finite steps in a row that end a sustained finding."""
+    overflows_before_first_success: int = 25
+    """fp16: overflows in a row that are the scaler's first calibration, before its first good step."""
+    overflows_in_a_row: int = 8
+    """fp16: overflows in a row that are no longer normal, after the first good step."""
+    overflow_window: int = 50
+    """fp16: steps over which overflows are counted."""
+    overflows_in_window: int = 10
+    """fp16: overflows within overflow_window that are no longer normal, after the first good step."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "persist_steps",
+            "close_steps",
+            "overflows_before_first_success",
+            "overflows_in_a_row",
+            "overflow_window",
+            "overflows_in_window",
+        ):
+            require(getattr(self, name) >= 1, f"non_finite.{name}", getattr(self, name), ">= 1")
 
 
 class OverflowJudge:

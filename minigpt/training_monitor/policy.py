@@ -2,14 +2,42 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 from minigpt.training_monitor.action import Action, Continue, SkipUpdate, Stop
-from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.finding import Finding
-from minigpt.training_monitor.overflow import OverflowJudge
+from minigpt.training_monitor.overflow import NonFiniteConfig, OverflowJudge
 from minigpt.training_monitor.signals import StepSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What is done about findings. A non-finite update is never applied, whatever stands here."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    stop_when_budget_spent: bool = True
+    """Stop with a verdict when too many updates had to be skipped; false: only say so."""
+    max_skips_in_a_row: int = 5
+    """Skipped updates in a row that end the run."""
+    max_skipped_fraction: float = 0.02
+    """Share of skipped updates in the last skipped_window steps that, when exceeded, ends the run."""
+    skipped_window: int = 250
+    """Steps over which the share of skipped updates is taken."""
+
+    def __post_init__(self) -> None:
+        require(self.max_skips_in_a_row >= 1, "policy.max_skips_in_a_row", self.max_skips_in_a_row, ">= 1")
+        require(
+            0 <= self.max_skipped_fraction <= 1,
+            "policy.max_skipped_fraction",
+            self.max_skipped_fraction,
+            "between 0 and 1",
+        )
+        require(self.skipped_window >= 1, "policy.skipped_window", self.skipped_window, ">= 1")
+
 
 REASONS = {
     "en": {
@@ -28,12 +56,12 @@ REASONS = {
 class Policy:
     """Counts skipped updates; an ordinary fp16 overflow costs nothing."""
 
-    def __init__(self, config: MonitorConfig) -> None:
-        self._config = config.policy
-        self._reasons = REASONS[config.language]
-        self._overflow = OverflowJudge(config.non_finite)
+    def __init__(self, config: PolicyConfig, overflow: NonFiniteConfig, language: str) -> None:
+        self._config = config
+        self._reasons = REASONS[language]
+        self._overflow = OverflowJudge(overflow)
         self._in_a_row = 0
-        self._recent: deque[bool] = deque(maxlen=config.policy.skipped_window)
+        self._recent: deque[bool] = deque(maxlen=config.skipped_window)
 
     def decide(self, signals: StepSignals, findings: Sequence[Finding]) -> Action:
         """Stop when the budget is spent, SkipUpdate when this step was skipped for cause, else Continue."""

@@ -15,3 +15,12 @@ class RunFacts:
     """fp16 | bf16 | off: advice about fp16 is for fp16 runs only."""
     in_force: frozenset[str] = frozenset()
     """Settings that need no advising, as they would be typed: "model.qk_norm=true"."""
+    vocab_size: int | None = None
+    """The loss of a model that knows nothing is ln(vocab_size)."""
+    resumed: bool = False
+    """Whether the first step seen is not the first of the training."""
+    optimizer: str | None = None
+    """adamw | muon | sgd | ...: the lower-case class name."""
+    adam_eps: float | None = None
+    weight_decay: float | None = None
+    grad_accum_steps: int | None = None

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
+from minigpt.training_monitor.batch_facts import BatchFacts
+from minigpt.training_monitor.look import Look
+from minigpt.training_monitor.parameter_signals import ParameterSignals
+
 
 @dataclass(frozen=True, slots=True)
 class StepSignals:
@@ -17,6 +21,10 @@ class StepSignals:
     lr: float = 0.0
     group_norms: Mapping[str, float] = field(default_factory=dict)
     """Gradient norm of each layer group, in model order."""
+    weight_norms: Mapping[str, float] = field(default_factory=dict)
+    """Norm of each layer group's weights, as this step's forward used them."""
+    update_ratios: Mapping[str, float] = field(default_factory=dict)
+    """||change|| / ||weights|| of each layer group since the step before: the update that ended that step."""
     clipped: bool = False
     update_skipped: bool = False
     """Whether the guard on the device refused the update."""
@@ -37,6 +45,17 @@ class StepSignals:
     epoch: int = 0
     position: int = 0
     """Windows consumed since the start of the run."""
+    scheduled_lr: float | None = None
+    """What the learning rate of this step should be; None: no schedule known."""
+    leftover_grad_norm: float | None = None
+    """Norm of gradients that were there before this step's first backward (should be 0); None: not looked."""
+    optimizer_steps: float | None = None
+    """Updates that the optimizer's own state counts, before this step's; None: it keeps no count."""
+    parameters: ParameterSignals | None = None
+    """Each parameter's numbers; not part of the record (metrics.jsonl has the groups)."""
+    batch: BatchFacts | None = None
+    look: Look | None = None
+    """A closer look at the forward pass, where one was taken at this step."""
 
     @property
     def finite(self) -> bool:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from minigpt.training_monitor.config import MonitorConfig
-from minigpt.training_monitor.detectors.spike import SpikeRule
+from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.group_baselines import GroupBaselines
 from minigpt.training_monitor.signals import StepSignals
@@ -12,8 +11,8 @@ from minigpt.training_monitor.signals import StepSignals
 class GradientExploding:
     """A spike of the gradient norm; names the layer group that rose furthest above its own normal."""
 
-    def __init__(self, config: MonitorConfig) -> None:
-        self._rule = SpikeRule("gradient_exploding", config.gradient_exploding, guard_below=True)
+    def __init__(self, config: ExplodingConfig) -> None:
+        self._rule = SpikeRule("gradient_exploding", config, guard_below=True)
         self._groups = GroupBaselines()
 
     def observe(self, signals: StepSignals) -> list[Finding]:
@@ -37,6 +36,9 @@ class GradientExploding:
             finding.interrupts,
             evidence,
         )
+
+    def rebase(self) -> None:
+        self._rule.rebase()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rule": self._rule.state_dict(), "groups": self._groups.state_dict()}

@@ -3,10 +3,9 @@
 from math import isfinite
 from typing import Any
 
-from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
-from minigpt.training_monitor.overflow import OverflowJudge
+from minigpt.training_monitor.overflow import NonFiniteConfig, OverflowJudge
 from minigpt.training_monitor.signals import StepSignals
 
 
@@ -16,9 +15,9 @@ class NonFinite:
     One incident, one cause: while the loss is not finite, its gradients are a consequence.
     """
 
-    def __init__(self, config: MonitorConfig) -> None:
-        self._config = config.non_finite
-        self._overflow = OverflowJudge(config.non_finite)
+    def __init__(self, config: NonFiniteConfig) -> None:
+        self._config = config
+        self._overflow = OverflowJudge(config)
         self._loss = Incident("nan_loss")
         self._gradient = Incident("non_finite_gradient")
 
@@ -42,6 +41,9 @@ class NonFinite:
         if incident.bad_count >= self._config.persist_steps:
             findings += incident.sustain(signals.step, evidence)
         return findings
+
+    def rebase(self) -> None:
+        """NaN is never normal: nothing to forget."""
 
     def state_dict(self) -> dict[str, Any]:
         return {
