@@ -1,15 +1,18 @@
 """The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt.training_monitor.action import Action, Continue, Stop
+from minigpt.training_monitor.causes import Circumstances
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.registry import build_detectors
 from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
 from minigpt.training_monitor.event import Event
-from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.finding import Evidence, Finding
+from minigpt.training_monitor.incidents import Case, IncidentBook
+from minigpt.training_monitor.movements import Movements
 from minigpt.training_monitor.policy import Policy
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
@@ -47,11 +50,16 @@ class TrainingMonitor:
         learning_rate: float | None = None,
         precision: str | None = None,
         in_force: Iterable[str] = (),
+        facts: RunFacts | None = None,
     ) -> None:
         self.config = config or MonitorConfig()
-        self._facts = RunFacts(warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force))
+        self._facts = facts or RunFacts(
+            warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force)
+        )
         self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
         self._policy = Policy(self.config.policy, self.config.non_finite, self.config.language)
+        self._incidents = IncidentBook()
+        self._movements = Movements()
         self._open: dict[str, str] = {}
 
     @staticmethod
@@ -76,22 +84,44 @@ class TrainingMonitor:
         """Name -> "suspected" or "sustained" of every incident now open: {} means healthy."""
         return dict(self._open)
 
-    def observe(self, signals: StepSignals) -> Observation:
-        """What this step means. Under 0.1 ms; a healthy step gives an empty Observation."""
-        findings = [finding for detector in self._detectors.values() for finding in detector.observe(signals)]
-        action = self._policy.decide(signals, findings) if self.config.enabled else Continue()
-        if not findings and isinstance(action, Continue):
+    def observe(
+        self, signals: StepSignals, investigate: Callable[[Finding], Evidence] | None = None
+    ) -> Observation:
+        """What this step means. Under 0.1 ms; a healthy step gives an empty Observation.
+
+        `investigate` may look closer at a finding (which module, which document) before it is put into words: it
+        gives more evidence, or {}.
+        """
+        found = [finding for detector in self._detectors.values() for finding in detector.observe(signals)]
+        self._movements.add(signals)
+        action = self._policy.decide(signals, found) if self.config.enabled else Continue()
+        if not found and isinstance(action, Continue):
             return Observation()
-        for finding in findings:
+        if investigate is not None:
+            found = [_enriched(finding, investigate(finding)) for finding in found]
+        entered = self._incidents.enter(found)
+        for finding, _ in entered:
             if finding.status in ("suspected", "sustained"):
                 self._open[finding.name] = finding.status
             else:
                 self._open.pop(finding.name, None)
-        diagnoses = [diagnose(finding, self._facts, self.config.language) for finding in findings]
+        diagnoses = [self._diagnose(finding, case) for finding, case in entered]
         events = [diagnosis.as_event() for diagnosis in diagnoses]
         if not isinstance(action, Continue):
             events.append(_action_event(action))
-        return Observation(findings, action, diagnoses, events)
+        return Observation([finding for finding, _ in entered], action, diagnoses, events)
+
+    def _diagnose(self, finding: Finding, case: Case) -> Diagnosis:
+        moved, steady = self._movements.around(case.opened_at)
+        circumstances = Circumstances(
+            findings=case.members,
+            moved=moved,
+            lr_jump=self._movements.jump("lr", case.opened_at, factor=2.0),
+            facts=self._facts,
+            opened_at=case.opened_at,
+            steady=steady,
+        )
+        return diagnose(finding, self._facts, self.config.language, circumstances, case.number)
 
     def declare_change(self) -> None:
         """The user changed something on purpose (data mixture, learning rate, unfrozen layers): what was normal
@@ -105,6 +135,8 @@ class TrainingMonitor:
             "version": 1,
             "detectors": {name: detector.state_dict() for name, detector in self._detectors.items()},
             "policy": self._policy.state_dict(),
+            "incidents": self._incidents.state_dict(),
+            "movements": self._movements.state_dict(),
             "open": dict(self._open),
         }
 
@@ -114,7 +146,13 @@ class TrainingMonitor:
             if name in state["detectors"]:
                 detector.load_state_dict(state["detectors"][name])
         self._policy.load_state_dict(state["policy"])
+        self._incidents.load_state_dict(state["incidents"])
+        self._movements.load_state_dict(state["movements"])
         self._open = dict(state["open"])
+
+
+def _enriched(finding: Finding, more: Evidence) -> Finding:
+    return replace(finding, evidence={**finding.evidence, **more}) if more else finding
 
 
 def _action_event(action: Action) -> Event:

@@ -24,3 +24,5 @@ class RunFacts:
     adam_eps: float | None = None
     weight_decay: float | None = None
     grad_accum_steps: int | None = None
+    has_command_line: bool = True
+    """Whether advice may be given as --set lines (MiniGPT); false in somebody else's loop."""

@@ -1,0 +1,247 @@
+"""The likely causes of an incident, ranked by what speaks for them, and what speaks against the others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.movements import Movement
+from minigpt.training_monitor.run_facts import RunFacts
+
+Values = dict[str, float | int | str]
+Reason = tuple[str, Values]
+"""Key of a phrase in words, and what to fill in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """All that is known of an incident when its cause is asked for."""
+
+    findings: Mapping[str, Finding]
+    moved: Mapping[str, Movement]
+    lr_jump: Movement | None
+    """A change of the learning rate from one step to the next, by a factor of two or more."""
+    facts: RunFacts
+    opened_at: int
+    steady: frozenset[str] = frozenset()
+    """Quantities that are known, before and after, and did not change."""
+
+    def evidence(self, name: str, key: str) -> float | int | str | bool | None:
+        finding = self.findings.get(name)
+        return None if finding is None else finding.evidence.get(key)
+
+    def any_of(self, *names: str) -> bool:
+        return any(name in self.findings for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A likely cause: its name, how strongly the evidence points to it, and the evidence."""
+
+    name: str
+    weight: float
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Causes, likeliest first, and those that the evidence rules out."""
+
+    causes: tuple[Cause, ...]
+    ruled_out: tuple[Reason, ...] = field(default=())
+
+
+NAMED_BY: dict[str, tuple[str, float]] = {
+    # An exact finding is its own explanation: finding -> (cause, weight).
+    "unoptimized_parameter": ("missing_from_optimizer", 10),
+    "learning_rate_mismatch": ("learning_rate_off_schedule", 9),
+    "leftover_gradient": ("zero_grad_forgotten", 10),
+    "optimizer_state_lost": ("optimizer_state_lost", 10),
+    "weight_jump": ("weights_changed_outside", 9),
+    "weight_collapse": ("weight_decay_too_high", 8),
+    "overflow_streak": ("fp16_overflow", 8),
+    "scale_collapse": ("fp16_overflow", 8.5),
+    "gradient_underflow": ("fp16_underflow", 8),
+    "label_mismatch": ("labels_shuffled", 9),
+    "label_leak": ("label_leak", 9),
+    "repeated_batch": ("batch_repeats", 9),
+    "degenerate_batch": ("degenerate_data", 9),
+    "dead_layer": ("layer_cut_off", 8),
+    "dead_units": ("units_dead", 4),
+    "attention_logit_growth": ("attention_logits_grow", 4),
+    "activation_growth": ("activations_grow", 3.5),
+    "output_logit_growth": ("output_logits_grow", 3),
+    "throughput_drop": ("machine_slower", 3),
+    "memory_growth": ("memory_leak", 3),
+    "gradient_scale_shift": ("gradients_rescaled", 7),
+    "initial_loss": ("bad_initialization", 8),
+}
+
+
+DATA_CAUSES = {"labels_shuffled", "label_leak", "batch_repeats", "degenerate_data"}
+
+
+def explain(case: Circumstances) -> Explanation:
+    """The causes that have anything for them (never none), and what is ruled out."""
+    found: dict[str, Cause] = {}
+    for judge in (_named, *JUDGES):
+        for cause in judge(case):
+            if cause.name not in found or found[cause.name].weight < cause.weight:
+                found[cause.name] = cause
+    ranked = sorted(found.values(), key=lambda cause: -cause.weight)
+    return Explanation(tuple(ranked), _ruled_out(case, {cause.name for cause in ranked}))
+
+
+def _named(case: Circumstances) -> list[Cause]:
+    return [Cause(*NAMED_BY[name]) for name in case.findings if name in NAMED_BY]
+
+
+def _graph(case: Circumstances) -> list[Cause]:
+    """Parameters that get no gradient, or get one and do not move."""
+    causes: list[Cause] = []
+    if case.any_of("missing_gradient"):
+        frozen = case.evidence("missing_gradient", "trainable") is False
+        causes.append(Cause("frozen_by_accident" if frozen else "graph_detached", 10))
+    if case.any_of("frozen_parameter"):
+        causes.append(Cause("update_too_small_for_precision", 8))
+    if case.any_of("no_update"):
+        lr = case.evidence("no_update", "lr")
+        causes.append(Cause("learning_rate_zero" if lr == 0 else "step_not_called", 9))
+    return causes
+
+
+def _learning_rate(case: Circumstances) -> list[Cause]:
+    """A rate that jumped, or one too high for where the model is."""
+    symptoms = (
+        "update_ratio_high",
+        "loss_divergence",
+        "loss_spike",
+        "gradient_exploding",
+        "nan_loss",
+        "non_finite_gradient",
+        "attention_logit_growth",
+        "activation_growth",
+        "weight_collapse",
+    )
+    if not case.any_of(*symptoms):
+        return []
+    jump = case.lr_jump
+    if jump is not None and jump.rose:
+        values: Values = {
+            "before": jump.before,
+            "after": jump.after,
+            "ratio": jump.ratio,
+            "since": jump.since,
+        }
+        return [Cause("learning_rate_jump", 8.8, (("because.lr_jump", values),))]
+    causes: list[Cause] = []
+    weight = 2.0
+    reasons: list[Reason] = []
+    if case.any_of("update_ratio_high"):
+        weight += 3
+        reasons.append(("because.update_ratio", _of(case.findings["update_ratio_high"])))
+    if case.any_of("loss_divergence"):
+        weight += 1
+    if "update_ratio" in case.steady:
+        weight -= 1.5
+    early = case.opened_at <= max(100, 2 * case.facts.warmup_steps)
+    if early and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
+        reasons.append(("because.no_warmup", {"warmup_steps": case.facts.warmup_steps}))
+        causes.append(Cause("warmup_too_short", weight + 0.5, tuple(reasons)))
+    causes.append(Cause("learning_rate_too_high", weight, tuple(reasons)))
+    if case.any_of("update_ratio_high") and not case.any_of("gradient_exploding"):
+        # Larger updates from the same rate and no larger gradients: the optimizer's memory does not fit.
+        gradients = case.moved.get("grad_norm")
+        if gradients is None or not gradients.rose:
+            causes.append(Cause("optimizer_state_stale", 4.6, (("because.updates_alone", {}),)))
+    return causes
+
+
+def _vanishing(case: Circumstances) -> list[Cause]:
+    if not case.any_of("gradient_vanishing", "loss_plateau", "update_ratio_low"):
+        return []
+    causes = [Cause("backward_fades", 3)] if case.any_of("gradient_vanishing") else []
+    jump = case.lr_jump
+    lr = case.moved.get("lr")
+    if (lr is not None and lr.ratio < 0.1) or (jump is not None and not jump.rose):
+        change = jump or lr
+        assert change is not None
+        reason = ("because.lr_fell", {"before": change.before, "after": change.after, "since": change.since})
+        causes.append(Cause("learning_rate_zero", 5, (reason,)))
+    if case.facts.precision == "fp16":
+        causes.append(Cause("fp16_underflow", 3.5))
+    if case.any_of("update_ratio_low") and not causes:
+        causes.append(Cause("optimizer_state_stale", 3.5, (("because.updates_alone", {}),)))
+    if case.any_of("loss_plateau"):
+        causes.append(Cause("not_learning", 2.5))
+    return causes
+
+
+def _numbers(case: Circumstances) -> list[Cause]:
+    """NaN and infinity: where they arose says why."""
+    if not case.any_of("nan_loss", "non_finite_gradient"):
+        return []
+    name = "nan_loss" if case.any_of("nan_loss") else "non_finite_gradient"
+    phase = case.evidence(name, "phase")
+    causes: list[Cause] = []
+    if phase == "weights" or case.evidence(name, "trigger") == "weights":
+        causes.append(Cause("weights_not_finite", 8.7))
+    if case.facts.precision == "fp16":
+        causes.append(Cause("fp16_overflow", 5))
+    if name == "nan_loss":
+        causes.append(Cause("forward_overflow", 4))
+    else:
+        causes.append(Cause("backward_overflow", 4))
+    return causes
+
+
+def _data(case: Circumstances) -> list[Cause]:
+    """What the data can explain: one bad batch, or a change of their kind."""
+    if not case.any_of("loss_spike", "gradient_exploding", "loss_divergence", "loss_collapse"):
+        return []
+    causes: list[Cause] = []
+    short = all(finding.length <= 3 and finding.status != "sustained" for finding in case.findings.values())
+    quiet_rate = case.lr_jump is None and not case.any_of("update_ratio_high")
+    if short and quiet_rate:
+        causes.append(Cause("bad_batch", 3.2))
+    elif quiet_rate and "loss" in case.moved and case.moved["loss"].rose:
+        causes.append(Cause("data_shift", 2.4))
+    if case.any_of("loss_collapse"):
+        causes.append(Cause("label_leak", 3.0))
+    group_alone = case.evidence("gradient_exploding", "group")
+    if group_alone is not None and not case.any_of("loss_spike", "loss_divergence"):
+        causes.append(Cause("one_layer_explodes", 3.3, (("because.group", {"group": str(group_alone)}),)))
+    return causes
+
+
+def _norms(case: Circumstances) -> list[Cause]:
+    """Gradients that grow and nothing else known."""
+    if case.any_of("gradient_exploding", "clip_saturation"):
+        return [Cause("updates_too_large", 1.5)]
+    return [] if case.findings and set(case.findings) - {"loss_spike"} else [Cause("unusual_batch", 1.0)]
+
+
+JUDGES: tuple[Callable[[Circumstances], list[Cause]], ...] = (
+    _graph,
+    _learning_rate,
+    _vanishing,
+    _numbers,
+    _data,
+    _norms,
+)
+
+
+def _ruled_out(case: Circumstances, found: set[str]) -> tuple[Reason, ...]:
+    """Usual suspects that the record clears."""
+    ruled: list[Reason] = []
+    rate_suspects = {"learning_rate_jump", "learning_rate_off_schedule", "learning_rate_zero"}
+    if "lr" in case.steady and not found & rate_suspects:
+        ruled.append(("cleared.lr", {}))
+    if {"distinct_tokens", "label_match"} <= case.steady and not found & DATA_CAUSES:
+        ruled.append(("cleared.data", {}))
+    if case.facts.precision in ("off", "bf16") and case.any_of("nan_loss", "gradient_vanishing"):
+        ruled.append(("cleared.fp16", {"precision": {"off": "fp32"}.get(case.facts.precision, "bf16")}))
+    return tuple(ruled)
+
+
+def _of(finding: Finding) -> Values:
+    return {key: value for key, value in finding.evidence.items() if not isinstance(value, bool)}

@@ -1,0 +1,146 @@
+"""Findings that belong together: one incident, told once, and again only when a better explanation joins it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from minigpt.training_monitor.finding import Finding
+
+MERGE_STEPS = 60
+"""Findings this close to an incident's last sign of life belong to it."""
+
+RANKS: tuple[frozenset[str], ...] = (
+    # Exact invariants: what they name is the cause.
+    frozenset(
+        (
+            "unoptimized_parameter",
+            "missing_gradient",
+            "frozen_parameter",
+            "no_update",
+            "leftover_gradient",
+            "optimizer_state_lost",
+            "weight_jump",
+            "learning_rate_mismatch",
+            "initial_loss",
+            "overflow_streak",
+            "scale_collapse",
+        )
+    ),
+    frozenset(("label_mismatch", "label_leak", "repeated_batch", "degenerate_batch")),
+    frozenset(("update_ratio_high", "update_ratio_low", "weight_collapse")),
+    frozenset(("dead_layer", "dead_units")),
+    frozenset(("gradient_scale_shift", "gradient_underflow")),
+    frozenset(("attention_logit_growth", "activation_growth", "output_logit_growth")),
+    frozenset(("nan_loss", "non_finite_gradient")),
+    frozenset(("gradient_exploding", "gradient_vanishing", "clip_saturation")),
+    frozenset(("loss_divergence", "loss_collapse")),
+)
+"""From what explains most to what is only a symptom; names that stand in none come last."""
+GRAVE = frozenset(("nan_loss", "non_finite_gradient"))
+"""Told once in an incident whatever explains them: updates are lost."""
+
+
+def rank(name: str) -> int:
+    """How much a finding explains: 0 the most."""
+    return next((index for index, names in enumerate(RANKS) if name in names), len(RANKS))
+
+
+@dataclass(slots=True)
+class Case:
+    """One incident: its members so far and what the user was told of it."""
+
+    number: int
+    opened_at: int
+    seen_at: int
+    members: dict[str, Finding] = field(default_factory=dict)
+    """The newest finding of each name."""
+    told: list[str] = field(default_factory=list)
+    """Names that interrupted the user."""
+    cause: str | None = None
+    """What was told as the likeliest cause."""
+
+    @property
+    def is_open(self) -> bool:
+        return any(finding.status in ("suspected", "sustained") for finding in self.members.values())
+
+    def leading(self) -> Finding:
+        """The member that explains most; among equals the first to open."""
+        return min(self.members.values(), key=lambda finding: (rank(finding.name), finding.opened_at))
+
+
+class IncidentBook:
+    """Gives each finding its incident, and keeps the user from being told the same thing twice."""
+
+    def __init__(self) -> None:
+        self._cases: list[Case] = []
+        """Those that a finding may still join or end, oldest first."""
+        self._count = 0
+
+    def enter(self, findings: Sequence[Finding]) -> list[tuple[Finding, Case]]:
+        """The findings with their incident; one that adds nothing to what was told does not interrupt."""
+        # The best explanation of a step first: the others of the same step then have nothing to add.
+        ordered = sorted(findings, key=lambda finding: (not finding.interrupts, rank(finding.name)))
+        return [self._entered(finding) for finding in ordered]
+
+    def _entered(self, finding: Finding) -> tuple[Finding, Case]:
+        case = self._case_of(finding)
+        case.seen_at = max(case.seen_at, finding.step)
+        case.opened_at = min(case.opened_at, finding.opened_at)
+        case.members[finding.name] = finding
+        if finding.interrupts:
+            if _is_news(finding, case):
+                case.told.append(finding.name)
+            else:
+                finding = replace(finding, interrupts=False)
+        return finding, case
+
+    def _case_of(self, finding: Finding) -> Case:
+        self._cases = [
+            case for case in self._cases if case.is_open or finding.step - case.seen_at <= MERGE_STEPS
+        ]
+        for case in reversed(self._cases):
+            member = case.members.get(finding.name)
+            if member is not None and member.opened_at == finding.opened_at:
+                return case
+        # By time, not by what is still open: a lasting fault must not swallow a new one much later.
+        if self._cases and finding.opened_at - self._cases[-1].seen_at <= MERGE_STEPS:
+            return self._cases[-1]
+        self._count += 1
+        self._cases.append(Case(self._count, finding.opened_at, finding.step))
+        return self._cases[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "count": self._count,
+            "cases": [
+                {**asdict(case), "members": [_plain(finding) for finding in case.members.values()]}
+                for case in self._cases
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._count = state["count"]
+        self._cases = []
+        for saved in state["cases"]:
+            members = [Finding(**entry) for entry in saved["members"]]
+            self._cases.append(Case(**{**saved, "members": {finding.name: finding for finding in members}}))
+
+
+def _is_news(finding: Finding, case: Case) -> bool:
+    if finding.name in case.told:
+        lasts = finding.status == "sustained"
+        return finding.name in GRAVE and lasts and case.told.count(finding.name) < 2
+    best_told = min((rank(name) for name in case.told), default=None)
+    return best_told is None or rank(finding.name) < best_told or finding.name in GRAVE
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "status": finding.status,
+        "opened_at": finding.opened_at,
+        "step": finding.step,
+        "length": finding.length,
+        "interrupts": finding.interrupts,
+        "evidence": dict(finding.evidence),
+    }

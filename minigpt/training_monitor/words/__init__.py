@@ -1,0 +1,1 @@
+"""The monitor's sentences, a file a language; `tables` puts them together."""
