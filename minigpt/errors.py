@@ -21,6 +21,10 @@ class CheckpointError(MiniGPTError):
     """A checkpoint that cannot be found, read or fitted to this run."""
 
 
+class RecordError(MiniGPTError):
+    """A training record that cannot be found, read or judged."""
+
+
 class MissingExtraError(MiniGPTError):
     """A feature whose optional dependency is not installed."""
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from minigpt.checkpoint.config import CheckpointConfig
 
-FORMAT = 1
-"""Of a checkpoint's content; a reader refuses what is newer than itself."""
+FORMAT = 2
+"""Of a checkpoint's content; a reader refuses what is newer than itself. 1: before a run could be rolled back; its
+monitor knew fewer rules, so that one starts afresh."""
 NAME = re.compile(r"checkpoint_step_(\d+)\.pt")
 
 
@@ -35,7 +36,7 @@ def checkpoints_by_step(run_dir: Path) -> dict[int, Path]:
 def steps_to_delete(
     steps: Collection[int], config: CheckpointConfig, protected: Collection[int] = ()
 ) -> list[int]:
-    """The steps whose checkpoints may go: not among the last, not on the grid, not protected (the best one)."""
+    """The steps whose checkpoints may go: not among the last, not on the grid, not protected (best, healthy)."""
     newest = set(sorted(steps)[-config.keep_last :])
     grid = config.keep_every_steps
     return sorted(

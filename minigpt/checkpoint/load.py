@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from minigpt.checkpoint.files import FORMAT, checkpoints_by_step
+from minigpt.checkpoint.health import healthy_newest_first
 from minigpt.errors import CheckpointError
 
 
@@ -60,9 +61,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or "model_state_dict" not in state or "step" not in state:
         raise CheckpointError(f"{path} is not a MiniGPT checkpoint: it has no model_state_dict and step")
-    if state.get("format") != FORMAT:
+    if state.get("format") not in range(1, FORMAT + 1):
         raise CheckpointError(
-            f"{path} has checkpoint format {state.get('format')}, this MiniGPT reads {FORMAT}; "
+            f"{path} has checkpoint format {state.get('format')}, this MiniGPT reads 1 to {FORMAT}; "
             "use the version that wrote it"
         )
     return state
@@ -75,14 +76,21 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def load_newest(run_dir: Path) -> Loaded:
-    """The newest checkpoint of a run folder that can be read.
+def load_newest(run_dir: Path, *, healthy: bool = False) -> Loaded:
+    """The newest checkpoint of a run folder that can be read; with `healthy`, of those that are marked so.
 
     Raises:
         CheckpointError: there is none, or all are damaged.
     """
     damaged: list[str] = []
-    for path in reversed(_candidates(run_dir).values()):
+    paths = list(_candidates(run_dir).values())
+    if healthy:
+        paths = [health.path for health in healthy_newest_first(run_dir)][::-1]
+        if not paths:
+            raise CheckpointError(
+                f"{run_dir} has no checkpoint that is marked healthy; --resume alone takes the newest good one"
+            )
+    for path in reversed(paths):
         try:
             return Loaded(path, load_checkpoint(path), damaged)
         except CheckpointError as error:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import minigpt
-from minigpt.cli import config, evaluate, generate, memory, prepare, train
+from minigpt.cli import config, diagnose, evaluate, generate, lab, memory, prepare, replay, train
 from minigpt.cli.options import with_resume_value
 from minigpt.errors import DeviceError, MiniGPTError, OtherRankError
 
@@ -44,8 +44,11 @@ app.command("train")(train.train)
 app.command("prepare")(prepare.prepare)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("diagnose")(diagnose.diagnose)
 app.command("memory")(memory.memory)
+app.command("replay")(replay.replay)
 app.add_typer(config.app, name="config")
+app.add_typer(lab.app, name="lab")
 
 
 @app.callback(invoke_without_command=True)
@@ -59,6 +62,7 @@ def minigpt_command(
     minigpt train --config small                             a first model, on any machine
     minigpt train --config medium --set data.source=books/   a real one, on your own text
     minigpt train --config medium --resume                   go on after an interruption
+    minigpt diagnose checkpoints/pretrain_medium             is it healthy, and if not, why
     minigpt COMMAND --help                                   examples for each command
     """
     if version:

@@ -34,8 +34,9 @@ ResumeOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--resume",
-        metavar="[PATH]",
-        help="Go on from the newest good checkpoint of this run, or from the checkpoint at PATH.",
+        metavar="[PATH|healthy]",
+        help="Go on from the newest good checkpoint of this run, from the last one taken in health, or from the "
+        "checkpoint at PATH.",
     ),
 ]
 DeviceOption: TypeAlias = Annotated[

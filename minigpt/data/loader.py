@@ -66,6 +66,11 @@ class BatchLoader:
         self._worker: _Prefetcher | None = None
 
     @property
+    def windows(self) -> Windows:
+        """What the batches are made of."""
+        return self._windows
+
+    @property
     def windows_per_step(self) -> int:
         """Windows that all ranks together consume in a step."""
         return self._micro_batch_size * self._grad_accum_steps * self._world_size
@@ -112,17 +117,17 @@ class BatchLoader:
         )
 
     def _batch(self, position: int) -> Batch:
-        indices = self._window_indices(position)
+        indices = self.windows_at(position, self._micro_batch_size)
         inputs_BT, targets_BT = _stacked(self._windows, indices)
         if self._pin_memory:
             inputs_BT, targets_BT = inputs_BT.pin_memory(), targets_BT.pin_memory()
         return Batch(inputs_BT, targets_BT, position // len(self._windows), position, tuple(indices))
 
-    def _window_indices(self, position: int) -> list[int]:
+    def windows_at(self, position: int, count: int) -> list[int]:
         """Windows at position, position + 1, ...; a batch may begin in one epoch and end in the next."""
         per_epoch = len(self._windows)
         indices: list[int] = []
-        while (missing := self._micro_batch_size - len(indices)) > 0:
+        while (missing := count - len(indices)) > 0:
             epoch, cursor = divmod(position + len(indices), per_epoch)
             places = np.arange(cursor, min(cursor + missing, per_epoch), dtype=np.int64)
             indices += permuted(places, per_epoch, self._seed, epoch).tolist()

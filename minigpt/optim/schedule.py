@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from minigpt.optim.config import ScheduleConfig
 
@@ -17,6 +18,26 @@ def lr_at(step: int, schedule: ScheduleConfig, learning_rate: float, max_steps: 
     progress = min(1.0, (update - schedule.warmup_steps) / max(1, max_steps - schedule.warmup_steps))
     shape = DECAYS[schedule.kind](progress, schedule.decay_ratio)
     return learning_rate * (schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * shape)
+
+
+@dataclass(frozen=True)
+class LoweredRate:
+    """A learning rate below the schedule's for a while, then back up to it along a line."""
+
+    since: int
+    """The first step (0-based) trained so."""
+    factor: float
+    steps: int
+    rewarm_steps: int
+
+    def scale_at(self, step: int) -> float:
+        """What the scheduled learning rate of `step` (0-based) is multiplied by."""
+        rewarmed = step - (self.since + self.steps) + 1
+        if step < self.since or rewarmed > self.rewarm_steps:
+            return 1.0
+        if rewarmed <= 0:
+            return self.factor
+        return self.factor + (1 - self.factor) * rewarmed / (self.rewarm_steps + 1)
 
 
 def cosine(progress: float, decay_ratio: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from minigpt.checkpoint.files import FORMAT
 from minigpt.checkpoint.rng import seed_everything
 from minigpt.config.checks import check_batch
 from minigpt.config.run_config import RunConfig
@@ -16,6 +17,7 @@ from minigpt.data.prepare import Prepared
 from minigpt.data.windows import Windows
 from minigpt.distributed.device import peak_flops
 from minigpt.distributed.world import World
+from minigpt.errors import ConfigError, MissingExtraError
 from minigpt.model.count import flops_per_token, padded_vocab_size
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
@@ -29,7 +31,8 @@ from minigpt.training.precision import Precision, resolve_precision
 from minigpt.training.progress import Progress
 from minigpt.training.run import Run
 from minigpt.training_monitor.monitor import TrainingMonitor
-from minigpt.training_monitor.norms import GradientNorms
+from minigpt.training_monitor.probes.model_probe import ModelProbe
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.sinks.console import ConsoleSink
 from minigpt.training_monitor.sinks.events import EventsSink
 from minigpt.training_monitor.sinks.fan_out import FanOut
@@ -38,6 +41,7 @@ from minigpt.training_monitor.sinks.log_file import LogFileSink
 from minigpt.training_monitor.sinks.metrics import MetricsSink
 from minigpt.training_monitor.sinks.protocol import Sink
 from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
+from minigpt.training_monitor.sinks.wandb import WandbSink
 
 LOG_FILE = Path("logs/training.log")
 
@@ -71,12 +75,13 @@ def build_run(
         is_main=world.is_main,
         smaller_preset=None if order.name == "small" else "small",
     )
+    sequences = config.training.tokens_per_step // config.model.context_length
+    grad_accum_steps = sequences // (micro_batch_size * world.size)
     loader = BatchLoader(
         train,
         seed=config.data.seed,
         micro_batch_size=micro_batch_size,
-        grad_accum_steps=config.training.tokens_per_step
-        // (micro_batch_size * config.model.context_length * world.size),
+        grad_accum_steps=grad_accum_steps,
         rank=world.rank,
         world_size=world.size,
         position=saved["position"]["window"] if saved is not None else 0,
@@ -85,6 +90,7 @@ def build_run(
     stack.callback(loader.close)
     stack.callback(progress.close)
     peak = peak_flops(device, precision.dtype)
+    optimizers = build_optimizers(model, config.optimizer)
     return Run(
         name=order.name,
         run_dir=order.run_dir,
@@ -96,9 +102,9 @@ def build_run(
         precision=precision,
         model=model,
         forward=_over_ranks(model, world),
-        optimizers=build_optimizers(model, config.optimizer),
+        optimizers=optimizers,
         scaler=precision.grad_scaler(),
-        norms=GradientNorms(model.named_parameters()),
+        probe=ModelProbe(model, optimizers),
         loader=loader,
         windows_per_epoch=len(train),
         validation=validation,
@@ -107,11 +113,14 @@ def build_run(
         micro_batch_size=micro_batch_size,
         monitor=TrainingMonitor(
             config.monitor,
-            warmup_steps=config.schedule.warmup_steps,
-            max_grad_norm=config.training.max_grad_norm,
-            learning_rate=config.optimizer.learning_rate,
-            precision=precision.name,
-            in_force=_in_force(config),
+            # Put back into its own state, the monitor has seen the first steps.
+            facts=_facts(
+                config,
+                precision,
+                model.vocab_size,
+                grad_accum_steps,
+                resumed=saved is not None and saved.get("format", FORMAT) != FORMAT,
+            ),
         ),
         sinks=FanOut([]),
         progress=progress,
@@ -137,13 +146,27 @@ def _round_alike_every_time(device: torch.device, stack: ExitStack) -> None:
         settings.fill_uninitialized_memory = False
 
 
-def _in_force(config: RunConfig) -> list[str]:
-    """What the monitor need not advise: it is so already."""
+def _facts(
+    config: RunConfig, precision: Precision, vocab_size: int, grad_accum_steps: int, resumed: bool
+) -> RunFacts:
+    """What the monitor is told of the run; `in_force`: what it need not advise, being so already."""
     switches = {
         "model.qk_norm": config.model.qk_norm,
         "training.check_grad_flow": config.training.check_grad_flow,
     }
-    return [f"{key}=true" for key, on in switches.items() if on]
+    return RunFacts(
+        warmup_steps=config.schedule.warmup_steps,
+        max_grad_norm=config.training.max_grad_norm,
+        learning_rate=config.optimizer.learning_rate,
+        precision=precision.name,
+        in_force=frozenset(f"{key}=true" for key, on in switches.items() if on),
+        vocab_size=vocab_size,
+        resumed=resumed,
+        optimizer=config.optimizer.name,
+        adam_eps=config.optimizer.eps,
+        weight_decay=config.optimizer.weight_decay,
+        grad_accum_steps=grad_accum_steps,
+    )
 
 
 def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:
@@ -205,9 +228,17 @@ def _over_ranks(model: GPT, world: World) -> torch.nn.Module:
 
 
 def open_records(run: Run, stack: ExitStack) -> None:
-    """Give the run its sinks: new ones, or cut back to the step that it resumes from."""
-    if not run.world.is_main:
-        return
+    """Give the run its sinks: new ones, or cut back to the step that it resumes from. `stack` closes them."""
+    if run.world.is_main:
+        # Those that the run has by then: a rollback gives it new ones.
+        stack.callback(lambda: run.sinks.close())
+        run.sinks = open_sinks(run)
+
+
+def open_sinks(run: Run) -> Sink:
+    """The records of the run, cut back to its present step."""
+    # First, because it may fail, and the files of a run that does not begin stay as they are.
+    wandb = _wandb_sinks(run)
     step, metrics_path = run.position.step, run.run_dir / METRICS_NAME
     metrics = MetricsSink(metrics_path, keep_through=step)
     sinks: list[Sink] = [
@@ -221,5 +252,17 @@ def open_records(run: Run, stack: ExitStack) -> None:
             clipped_before=[bool(record["clipped"]) for record in read_json_lines(metrics_path)],
         ),
     ]
-    run.sinks = FanOut(sinks)
-    stack.callback(run.sinks.close)
+    return FanOut([*sinks, *wandb])
+
+
+def _wandb_sinks(run: Run) -> list[Sink]:
+    """The sink for Weights & Biases, where the configuration names a project."""
+    config = run.monitor.config.wandb
+    if config.project is None:
+        return []
+    try:
+        return [WandbSink(config, run.run_dir, group=run.name, run_config=run.identity["config"])]
+    except ImportError as error:
+        raise MissingExtraError(f"monitor.wandb.project = {config.project}", "wandb", "wandb") from error
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from error

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from minigpt.checkpoint.health import last_healthy
 from minigpt.generation.text import stream_text
 from minigpt.planning.eta import duration_text
 from minigpt.training.compilation import uncompiled
@@ -22,7 +23,11 @@ def ended(run: Run, outcome: Outcome, seconds: float) -> int:
         say(
             f"Stopped by the monitor after step {position.step} (cause: {outcome.cause}), saved in {run.run_dir}."
         )
+        say("\n".join(["Verdict: " + outcome.reason, *run.monitor.verdict(outcome.cause)]))
         say(f"After mending the cause: {resume_command(run.run_dir)} --set ...")
+        healthy = last_healthy(run.run_dir) if run.world.is_main else None
+        if healthy is not None and healthy.step != position.step:
+            say(f"From the last healthy checkpoint: {resume_command(healthy.path)} --set ...")
         return STOPPED_BY_MONITOR
     if outcome == "interrupted":
         say(f"Interrupted after step {position.step}, saved in {run.run_dir}. To go on: ")
@@ -42,9 +47,9 @@ def ended(run: Run, outcome: Outcome, seconds: float) -> int:
     return 0
 
 
-def resume_command(run_dir: Path) -> str:
+def resume_command(place: Path) -> str:
     """What to type to go on with a run, whatever it was started with: its folder knows the configuration."""
-    return f"python -m minigpt train --resume {shlex.quote(str(run_dir))}"
+    return f"python -m minigpt train --resume {shlex.quote(str(place))}"
 
 
 def _sample(run: Run) -> str:

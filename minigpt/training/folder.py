@@ -16,7 +16,9 @@ from minigpt.errors import CheckpointError
 
 CONFIG_NAME, TOKENIZER_NAME = "config.yaml", "tokenizer.json"
 METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "monitor_logs"
+WANDB_NAME = "wandb"  # so called by W&B itself
 NEWER_PREFIX = "after_step_"
+CRASH_PREFIX = "crash_step_"
 
 
 def default_run_dir(mode: str, name: str) -> Path:
@@ -122,12 +124,19 @@ def check_log_file(path: Path) -> None:
         ) from error
 
 
-def set_newer_aside(run_dir: Path, step: int) -> Path | None:
-    """Before going on from `step`: move later checkpoints, and copies of the records, into a folder of their own."""
+def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path | None:
+    """Before going on from `step`: move later checkpoints, and copies of the records, into a folder of their own.
+
+    None where there are no later checkpoints; with `records`, their copies are worth a folder all the same.
+    """
     newer = [path for found, path in checkpoints_by_step(run_dir).items() if found > step]
-    if not newer:
+    if not newer and not records:
         return None
-    target = run_dir / f"{NEWER_PREFIX}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
+    stem = f"{NEWER_PREFIX}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
+    target, count = run_dir / stem, 1
+    while target.exists():
+        count += 1
+        target = run_dir / f"{stem}_{count}"
     target.mkdir()
     for name in (METRICS_NAME, EVENTS_NAME):
         if (run_dir / name).exists():
@@ -149,8 +158,12 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME)
-    return path.name in names or checkpoint_step(path) is not None or path.name.startswith(NEWER_PREFIX)
+    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME, WANDB_NAME)
+    return (
+        path.name in names
+        or checkpoint_step(path) is not None
+        or path.name.startswith((NEWER_PREFIX, CRASH_PREFIX))
+    )
 
 
 def _as_typed(path: Path) -> Path:

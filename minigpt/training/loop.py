@@ -1,23 +1,34 @@
 """The training loop: the order of a step is the order of the lines."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Literal
 
 from minigpt.data.loader import StepBatches, validation_batches
 from minigpt.evaluation.loss import evaluate
-from minigpt.optim.schedule import lr_at
 from minigpt.training.compilation import compile_model, compiling_pays, uncompiled
 from minigpt.training.interrupt import Interrupted
 from minigpt.training.observe import Observer
+from minigpt.training.rate import learning_rate_of, lower_learning_rate
+from minigpt.training.rollback import roll_back
 from minigpt.training.run import Run
 from minigpt.training.save import SaveClock, save
 from minigpt.training.step import train_step
-from minigpt.training_monitor.action import Action, Stop
+from minigpt.training.stopwatch import Stopwatch
+from minigpt.training_monitor.action import (
+    Action,
+    Continue,
+    RollBack,
+    ScaleLearningRate,
+    SkipUpdate,
+    Stop,
+)
 from minigpt.training_monitor.grad_flow import check_grad_flow
 
 Outcome = Literal["finished", "interrupted"] | Stop
+
+# From what may be forgotten over another to what may not.
+GRAVITY = (Continue, SkipUpdate, ScaleLearningRate, RollBack, Stop)
 
 # The step whose duration decides about compiling: the first one also pays for warming up kernels and memory.
 TIMED_STEP = 2
@@ -25,36 +36,42 @@ TIMED_STEP = 2
 
 def train(run: Run) -> Outcome:
     """Train until max_steps, an interrupt, or a stop by the monitor; in each case the state is saved."""
+    while True:
+        outcome = _train_on(run)
+        if not isinstance(outcome, RollBack):
+            return outcome
+        stop = roll_back(run, outcome)
+        if stop is not None:
+            return stop
+
+
+def _train_on(run: Run) -> Outcome | RollBack:
+    """Train from where the run stands, as after a resume. At a RollBack nothing has been saved."""
     config, position = run.config, run.position
     observer, clock, watch = Observer(run), SaveClock(run.checkpoints.every_minutes), Stopwatch()
-    saved_step, last_seconds = position.step, 0.0
-    if _evaluation_is_due(run):
-        _evaluate(run)
-        if _evaluation_is_due(run):
-            return "interrupted"
-        # Or a kill before the next checkpoint would have it evaluated, and recorded, twice.
-        save(run, "evaluated")
+    saved_step = position.step
+    if not _made_up_for_evaluation(run):
+        return "interrupted"
     while position.step < config.max_steps:
-        if _compiling_is_due(run, last_seconds):
+        if _compiling_is_due(run, watch.last_lap):
             if not _compile(run):
                 break
             watch.restart()
-        batches = run.loader.next_step()
-        lr = lr_at(position.step, run.schedule, run.learning_rate, config.max_steps)
-        result = train_step(run, batches, lr, _grad_flow_check(run))
-        _advance(run, batches, result.targets)
-        last_seconds = watch.lap()
-        action = observer.push(result, lr, last_seconds, batches.position)
-
+        action = _next_step(run, observer, watch)
         improved = False
         if _evaluation_is_due(run):
             action = _graver(action, observer.drain())
             improved = _evaluate(run)
             watch.restart()
-        stopping = run.world.any(bool(run.interrupt) or isinstance(action, Stop))
+        action, stopping = _agreed(run, action)
         due = improved or stopping or position.step % run.checkpoints.every_steps == 0
-        if run.world.any(due or clock.is_due() or position.step == config.max_steps):
-            action = _graver(action, observer.drain())
+        due = run.world.any(due or clock.is_due() or position.step == config.max_steps)
+        if due:
+            action, stopping = _agreed(run, _graver(action, observer.drain()))
+        if isinstance(action, RollBack):
+            return action
+        _heed(run, action)
+        if due:
             save(run, "best so far" if improved else "stopping" if stopping else "regular")
             saved_step = position.step
             clock.reset()
@@ -65,29 +82,47 @@ def train(run: Run) -> Outcome:
             break
     else:
         return "finished"
-    if saved_step != position.step:
-        observer.drain()
-        save(run, "interrupted")
+    return "interrupted" if saved_step == position.step else _interrupted(run, observer)
+
+
+def _next_step(run: Run, observer: Observer, watch: Stopwatch) -> Action:
+    """Train one step; what the monitor asks for after the newest one that it could read."""
+    batches = run.loader.next_step()
+    lr = learning_rate_of(run)
+    run.skip_above = run.monitor.skip_above(run.position.step + 1)
+    observer.begin(batches)
+    result = train_step(run, batches, lr, _grad_flow_check(run))
+    _advance(run, batches, result.targets)
+    return observer.push(result, lr, watch.lap(), batches.position)
+
+
+def _interrupted(run: Run, observer: Observer) -> Outcome | RollBack:
+    """Saved, unless what was still to be read calls for a rollback first: a checkpoint would have it forgotten."""
+    action, _ = _agreed(run, observer.drain())
+    if isinstance(action, RollBack):
+        return action
+    _heed(run, action)
+    save(run, "interrupted")
     return "interrupted"
-
-
-class Stopwatch:
-    """Seconds from one step to the next, with all the waiting in between but not what `restart` cuts out."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self._mark = time.perf_counter()
-
-    def lap(self) -> float:
-        mark, self._mark = self._mark, time.perf_counter()
-        return self._mark - mark
 
 
 def _graver(first: Action, second: Action) -> Action:
     """Both were asked for: a stop must not be forgotten over a later, harmless step."""
-    return first if isinstance(first, Stop) else second
+    return max(first, second, key=lambda action: GRAVITY.index(type(action)))
+
+
+def _agreed(run: Run, action: Action) -> tuple[Action, bool]:
+    """What all ranks do, and whether the run is to end: some signals are a rank's own, so the main rank decides."""
+    heeded = isinstance(action, ScaleLearningRate | RollBack | Stop)
+    if not run.world.any(heeded or bool(run.interrupt)):
+        return action, False
+    action = run.world.from_main(action)
+    return action, run.world.any(bool(run.interrupt)) or isinstance(action, Stop)
+
+
+def _heed(run: Run, action: Action) -> None:
+    if isinstance(action, ScaleLearningRate):
+        lower_learning_rate(run, action.factor, action.steps, action.rewarm_steps)
 
 
 def _advance(run: Run, batches: StepBatches, targets: int) -> None:
@@ -132,6 +167,17 @@ def _compile(run: Run) -> bool:
         position.compiled_from = before
         run.progress.say(f"torch.compile does not work here, going on without it: {error}")
     run.progress.pace_changed()
+    return True
+
+
+def _made_up_for_evaluation(run: Run) -> bool:
+    """Evaluate where a checkpoint was taken before its evaluation was done; False: interrupted again."""
+    if _evaluation_is_due(run):
+        _evaluate(run)
+        if _evaluation_is_due(run):
+            return False
+        # Or a kill before the next checkpoint would have it evaluated, and recorded, twice.
+        save(run, "evaluated")
     return True
 
 

@@ -31,7 +31,7 @@ from minigpt.training.folder import (
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
-from minigpt.training.resume import corpus_of_run, resumed_order, what_differs
+from minigpt.training.resume import corpus_of_run, health_warnings, resumed_order, what_differs
 from minigpt.training.run import Run
 from minigpt.training.save import save
 from minigpt.training.state import restore_state
@@ -93,7 +93,8 @@ def _order(
     """What to do, the checkpoint to go on from, and warnings."""
     if resume is not None:
         order, loaded = resumed_order(config_name, overrides, run_dir, resume)
-        return order, loaded, [f"skipped a damaged checkpoint: {line}" for line in loaded.damaged]
+        damaged = [f"skipped a damaged checkpoint: {line}" for line in loaded.damaged]
+        return order, loaded, [*damaged, *health_warnings(loaded)]
     found = load_config(config_name or "small", overrides)
     run_dir = run_dir or default_run_dir("pretrain", found.name)
     return Order(found.name, run_dir, found.config, tuple(overrides)), None, list(found.warnings)

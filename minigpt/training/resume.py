@@ -1,11 +1,13 @@
 """Going on where a run stopped: which checkpoint, with which configuration, on which tokens."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from minigpt.checkpoint.health import last_healthy, read_health
 from minigpt.checkpoint.load import Loaded, find_checkpoint, load_checkpoint, load_newest
 from minigpt.config.dump import differences
 from minigpt.config.load import load_config
@@ -18,7 +20,7 @@ from minigpt.errors import CheckpointError
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
 from minigpt.training.identity import Order, environment
 
-NEWEST = "auto"
+NEWEST, HEALTHY = "auto", "healthy"
 
 
 def resumed_order(
@@ -33,7 +35,7 @@ def resumed_order(
     Raises:
         CheckpointError: there is nothing to resume from, or it cannot be read.
     """
-    if resume != NEWEST:
+    if resume not in (NEWEST, HEALTHY):
         place = Path(resume).expanduser()
         folder = place if place.is_dir() else place.parent
         run_dir = run_dir or folder
@@ -45,10 +47,24 @@ def resumed_order(
     else:
         own_config, config_name = False, config_name or "small"
         run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
-        loaded = load_newest(run_dir)
+        loaded = load_newest(run_dir, healthy=resume == HEALTHY)
     kept = (*loaded.state["overrides"], *overrides)
     config = load_config(config_name, overrides if own_config else kept).config
     return Order(loaded.state["name"], run_dir, config, kept), loaded
+
+
+def health_warnings(loaded: Loaded) -> list[str]:
+    """A line where the checkpoint was taken in the middle of trouble, with the last one that was not."""
+    health = read_health(loaded.path)
+    if health is None or health.healthy:
+        return []
+    found = " and ".join(f"{name} ({status})" for name, status in health.open_findings.items())
+    last = last_healthy(loaded.path.parent)
+    way_out = "none in its folder was taken in health"
+    if last is not None:
+        place = shlex.quote(str(last.path))
+        way_out = f"the last healthy one is {last.path.name}; to go on from that: --resume {place}"
+    return [f"{loaded.path.name} was taken with {found} open; {way_out}"]
 
 
 def what_differs(order: Order, state: dict[str, Any]) -> list[str]:

@@ -16,12 +16,13 @@ from minigpt.data.windows import Windows
 from minigpt.distributed.world import World
 from minigpt.model.gpt import GPT
 from minigpt.optim.config import ScheduleConfig
+from minigpt.optim.schedule import LoweredRate
 from minigpt.training.config import TrainingConfig
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision
 from minigpt.training.progress import Progress
 from minigpt.training_monitor.monitor import TrainingMonitor
-from minigpt.training_monitor.norms import GradientNorms
+from minigpt.training_monitor.probes.model_probe import ModelProbe
 from minigpt.training_monitor.sinks.protocol import Sink
 
 
@@ -43,6 +44,10 @@ class Position:
     compiled_from: int | None = None
     """Finished updates when the run went over to compiled code: a resumed run does so at the same step, since
     compiled arithmetic rounds differently."""
+    lowered: LoweredRate | None = None
+    """The learning rate's last lowering by the monitor's policy."""
+    rollbacks: int = 0
+    """How often the monitor's policy has taken the run back."""
 
 
 @dataclass
@@ -62,7 +67,7 @@ class Run:
     """The model, wrapped in DistributedDataParallel where there are several ranks."""
     optimizers: Sequence[Optimizer]
     scaler: torch.amp.GradScaler
-    norms: GradientNorms
+    probe: ModelProbe
     loader: BatchLoader
     windows_per_epoch: int
     validation: Windows
@@ -80,5 +85,7 @@ class Run:
     identity: dict[str, Any]
     """What a checkpoint says of the run besides its state: config, overrides, tokenizer, versions."""
     position: Position = field(default_factory=Position)
+    skip_above: float | None = None
+    """The coming step's update is called off if its gradient norm is larger; None: no such bound."""
     compiling_tried: bool = False
     """Whether this process has compiled the model or failed to."""

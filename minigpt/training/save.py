@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from minigpt.checkpoint.health import before_trouble, last_healthy
 from minigpt.checkpoint.save import apply_retention, save_checkpoint
 from minigpt.training.run import Run
 from minigpt.training.state import run_state
@@ -37,12 +38,22 @@ def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
     assert state is not None, "only the main rank has it"
     position = run.position
     text = f"checkpoint_step_{position.step}.pt: {reason}"
-    run.sinks.event(Event(position.step, "save", "checkpoint", text))
+    mark = {name: state[name] for name in ("healthy", "open_findings")}
+    if not state["healthy"]:
+        found = ", ".join(f"{name} {status}" for name, status in state["open_findings"].items())
+        text += f" (marked as not healthy: {found})"
+    run.sinks.event(Event(position.step, "save", "checkpoint", text, data=mark))
     run.sinks.flush()
     save_checkpoint(run.run_dir, position.step, state)
     apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
 
 
 def _protected(run: Run) -> set[int]:
-    best = run.position.best_step
-    return {best} if best is not None and run.checkpoints.keep_best else set()
+    """The best one, the last healthy one, and the one that a rollback would go to."""
+    best, since = run.position.best_step, run.monitor.trouble_since
+    protected = {best} if best is not None and run.checkpoints.keep_best else set()
+    quarantine = run.monitor.config.policy.quarantine_steps
+    for health in (last_healthy(run.run_dir), next(before_trouble(run.run_dir, since, quarantine), None)):
+        if health is not None:
+            protected.add(health.step)
+    return protected

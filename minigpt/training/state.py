@@ -6,8 +6,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from minigpt.checkpoint.files import FORMAT
+from minigpt.checkpoint.health import health_mark
 from minigpt.checkpoint.rng import capture_rng, restore_rng
 from minigpt.errors import CheckpointError
+from minigpt.optim.schedule import LoweredRate
 from minigpt.training.run import Position, Run
 
 
@@ -24,7 +27,8 @@ def run_state(run: Run) -> dict[str, Any] | None:
         "rng": rng,
         "position": asdict(run.position),
         "monitor": run.monitor.state_dict(),
-        "open_findings": dict(run.monitor.open_findings),
+        "probe": run.probe.state_dict(),
+        **health_mark(run.monitor.open_findings, run.monitor.trouble_since),
         "micro_batch_size": run.micro_batch_size,
         "world_size": run.world.size,
         "precision": run.precision.name,
@@ -48,16 +52,23 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
         _load_moments(optimizer, saved)
     if run.scaler.is_enabled() and state["scaler_state_dict"]:
         run.scaler.load_state_dict(state["scaler_state_dict"])
-    run.position = Position(**state["position"])
+    run.position = _position(state["position"])
     run.loader.load_state_dict({"position": run.position.window})
-    run.monitor.load_state_dict(state["monitor"])
+    knows_monitor = state.get("format", FORMAT) == FORMAT
+    if knows_monitor:
+        run.monitor.load_state_dict(state["monitor"])
+    if "probe" in state:
+        run.probe.load_state_dict(state["probe"])
     lines = [
         "restored: weights, optimizer, "
         + ("gradient scaler, " if run.scaler.is_enabled() else "")
-        + f"random states, monitor; step {run.position.step}, {run.position.tokens_seen:,} tokens seen, "
+        + f"random states{', monitor' if knows_monitor else ''}; "
+        + f"step {run.position.step}, {run.position.tokens_seen:,} tokens seen, "
         + f"epoch {run.position.window // run.windows_per_epoch}, "
         + f"window {run.position.window % run.windows_per_epoch} of {run.windows_per_epoch}"
     ]
+    if not knows_monitor:
+        lines.append("the checkpoint is of an older version: the monitor learns anew what is normal")
     if state["precision"] != run.precision.name:
         formats = [name.replace("off", "fp32") for name in (state["precision"], run.precision.name)]
         lines.append(f"not exact: computed in {formats[0]} before, in {formats[1]} now")
@@ -69,6 +80,12 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
             "dropout draws anew"
         )
     return lines
+
+
+def _position(saved: dict[str, Any]) -> Position:
+    """The counters of a checkpoint; those that it does not know yet begin as in a new run."""
+    lowered = saved.get("lowered")
+    return Position(**{**saved, "lowered": None if lowered is None else LoweredRate(**lowered)})
 
 
 def _load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:

@@ -11,18 +11,25 @@ from torch.nn.parallel import DistributedDataParallel
 from minigpt.data.loader import StepBatches
 from minigpt.optim.build import apply_update, set_learning_rate
 from minigpt.training.run import Run
+from minigpt.training_monitor.batch_facts import BatchFacts
+from minigpt.training_monitor.probes.batch import batch_facts
+from minigpt.training_monitor.probes.model_probe import Measurement
 
 
 class StepResult(NamedTuple):
     """What a step leaves behind, still on the device: nothing here has waited for it.
 
-    `numbers` is one fp32 vector: mean loss in nats, 1 if the update was called off, the scaler's scale, the gradient
-    norm before clipping, then that of each of `group_names`.
+    `numbers` is one fp32 vector: mean loss in nats, 1 if the update was called off, the scaler's scale, what
+    `measurement` reads (first the gradient norm before clipping), last the norm of gradients that were left over.
     """
 
     numbers: Tensor
-    group_names: tuple[str, ...]
+    measurement: Measurement
     targets: int
+    batch: BatchFacts | None
+    """This rank's share of the batch."""
+    lr: float
+    """What the optimizers were told, for the parameters with the plain learning rate."""
 
 
 def train_step(
@@ -35,6 +42,7 @@ def train_step(
     """
     set_learning_rate(run.optimizers, lr)
     device, world = run.world.device, run.world
+    leftover = _leftover_grad_norm(run)
     targets = int(world.sum(torch.tensor(batches.targets)))
     cross_entropy = torch.zeros((), device=device)
     for index, batch in enumerate(batches.micro_batches):
@@ -48,18 +56,35 @@ def train_step(
         cross_entropy += sums.cross_entropy
     for optimizer in run.optimizers:
         run.scaler.unscale_(optimizer)
-    norms = run.norms.measure()
+    measurement = run.probe.measure(count_zeros=run.scaler.is_enabled())
     if inspect is not None:
         inspect()
     loss = world.sum(cross_entropy) / targets
     scale = run.scaler.scale(torch.ones((), device=device))
-    call_off = (~(loss.isfinite() & norms.total.isfinite())).float()
-    _clip(run, norms.total)
+    bad = ~(loss.isfinite() & measurement.total.isfinite())
+    if run.skip_above is not None:
+        bad |= measurement.total > run.skip_above
+    call_off = bad.float()
+    _clip(run, measurement.total)
     apply_update(run.optimizers, call_off)
     run.scaler.update()
     run.model.zero_grad(set_to_none=True)
-    numbers = torch.cat([torch.stack([loss, call_off, scale]), norms.vector])
-    return StepResult(numbers, norms.group_names, targets)
+    numbers = torch.cat([torch.stack([loss, call_off, scale]), measurement.vector, leftover.reshape(1)])
+    # The host's turn last: on a GPU all of the step is under way by now.
+    group = run.optimizers[0].param_groups[0]
+    return StepResult(
+        numbers,
+        measurement,
+        targets,
+        batch_facts([(batch.inputs_BT, batch.targets_BT) for batch in batches.micro_batches]),
+        group["lr"] / group["lr_ratio"],
+    )
+
+
+def _leftover_grad_norm(run: Run) -> Tensor:
+    """Norm of the gradients that are there before the first backward: 0, unless something forgot to zero them."""
+    gradients = run.probe.gradients()
+    return run.probe.norm_of(gradients) if gradients else torch.zeros((), device=run.world.device)
 
 
 def _clip(run: Run, grad_norm: Tensor) -> None:

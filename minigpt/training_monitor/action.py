@@ -1,6 +1,9 @@
-"""What the loop should do after a step: one dataclass an action, matched with `case` in the loop."""
+"""What the loop should do after a step: one dataclass an action, matched by its type in the loop."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from minigpt.training_monitor.event import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,31 @@ class SkipUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleLearningRate:
+    """Train at `factor` times the scheduled learning rate for `steps` steps, then re-warm over `rewarm_steps`."""
+
+    step: int
+    reason: str
+    """One sentence in the user's language."""
+    cause: str
+    """Name of the finding behind it."""
+    factor: float
+    steps: int
+    rewarm_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Go back to a healthy checkpoint from before `opened_at`, and past the data that were read since."""
+
+    step: int
+    reason: str
+    cause: str
+    opened_at: int
+    """The first bad step of the incident."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Save nothing as healthy, end the run and print the reason."""
 
@@ -27,4 +55,28 @@ class Stop:
     """Name of the finding behind it."""
 
 
-Action = Continue | SkipUpdate | Stop
+Action = Continue | SkipUpdate | ScaleLearningRate | RollBack | Stop
+
+NAMES: dict[type[Action], str] = {
+    SkipUpdate: "skip_update",
+    ScaleLearningRate: "lower_lr",
+    RollBack: "rollback_wanted",
+    Stop: "stop",
+}
+
+
+def action_event(action: Action) -> Event:
+    """The event of an action that is not Continue.
+
+    A skipped update is for the record only; a rollback is told when it has been done.
+    """
+    assert not isinstance(action, Continue)
+    data: dict[str, Any] = {}
+    if not isinstance(action, SkipUpdate):
+        data["cause"] = action.cause
+    if isinstance(action, ScaleLearningRate):
+        data |= {"factor": action.factor, "steps": action.steps, "rewarm_steps": action.rewarm_steps}
+    if isinstance(action, RollBack):
+        data["opened_at"] = action.opened_at
+    told = isinstance(action, Stop | ScaleLearningRate)
+    return Event(action.step, "action", NAMES[type(action)], action.reason, interrupts=told, data=data)

@@ -24,6 +24,8 @@ class Baseline:
 
     SHORT = 8
     LONG = 64
+    EVERY = 4
+    """The spread is taken anew after so many accepted values: it changes slowly, and costs most."""
 
     def __init__(self, min_sigma: float) -> None:
         self.min_sigma = min_sigma
@@ -47,6 +49,7 @@ class Baseline:
         """Takes a finite value into the windows."""
         if self._center is not None:
             self._residuals.append(value - self._center)
+        if self.accepted % self.EVERY == 0 and self._residuals:
             middle = median(self._residuals)
             spread = median([abs(residual - middle) for residual in self._residuals])
             self._sigma = max(MAD_TO_SIGMA * spread, self.min_sigma)

@@ -70,8 +70,9 @@ NAMED_BY: dict[str, tuple[str, float]] = {
     "attention_logit_growth": ("attention_logits_grow", 4),
     "activation_growth": ("activations_grow", 3.5),
     "output_logit_growth": ("output_logits_grow", 3),
-    "throughput_drop": ("machine_slower", 3),
-    "memory_growth": ("memory_leak", 3),
+    # Never an explanation of what happens to the training itself.
+    "throughput_drop": ("machine_slower", 0.5),
+    "memory_growth": ("memory_leak", 0.5),
     "gradient_scale_shift": ("gradients_rescaled", 7),
     "initial_loss": ("bad_initialization", 8),
 }
@@ -92,7 +93,10 @@ def explain(case: Circumstances) -> Explanation:
 
 
 def _named(case: Circumstances) -> list[Cause]:
-    return [Cause(*NAMED_BY[name]) for name in case.findings if name in NAMED_BY]
+    names = set(case.findings)
+    if case.evidence("learning_rate_mismatch", "scheduled_lr") is None:
+        names.discard("learning_rate_mismatch")  # no schedule known: only a jump, see _learning_rate
+    return [Cause(*NAMED_BY[name]) for name in case.findings if name in NAMED_BY and name in names]
 
 
 def _graph(case: Circumstances) -> list[Cause]:
@@ -121,6 +125,7 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
         "attention_logit_growth",
         "activation_growth",
         "weight_collapse",
+        "learning_rate_mismatch",
     )
     if not case.any_of(*symptoms):
         return []
@@ -144,7 +149,8 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
     if "update_ratio" in case.steady:
         weight -= 1.5
     early = case.opened_at <= max(100, 2 * case.facts.warmup_steps)
-    if early and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
+    alarming = case.any_of("update_ratio_high", "loss_divergence", "gradient_exploding", "nan_loss")
+    if early and alarming and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
         reasons.append(("because.no_warmup", {"warmup_steps": case.facts.warmup_steps}))
         causes.append(Cause("warmup_too_short", weight + 0.5, tuple(reasons)))
     causes.append(Cause("learning_rate_too_high", weight, tuple(reasons)))
@@ -165,7 +171,10 @@ def _vanishing(case: Circumstances) -> list[Cause]:
     if (lr is not None and lr.ratio < 0.1) or (jump is not None and not jump.rose):
         change = jump or lr
         assert change is not None
-        reason = ("because.lr_fell", {"before": change.before, "after": change.after, "since": change.since})
+        reason: Reason = (
+            "because.lr_fell",
+            {"before": change.before, "after": change.after, "since": change.since},
+        )
         causes.append(Cause("learning_rate_zero", 5, (reason,)))
     if case.facts.precision == "fp16":
         causes.append(Cause("fp16_underflow", 3.5))

@@ -17,17 +17,17 @@ class DeferredRead(Generic[Tag]):
 
     RING = 2
 
-    def __init__(self, device: torch.device) -> None:
-        self._deferred = device.type == "cuda"
+    def __init__(self) -> None:
         self._ring: list[Tensor] = []
         self._turn = 0
         self._waiting: tuple[Tag, Tensor, torch.cuda.Event] | None = None
 
     def push(self, tag: Tag, vector: Tensor) -> tuple[Tag, list[float]] | None:
         """Takes a 1-d fp32 vector under a tag; what is ready now (None after the first push on CUDA)."""
-        if not self._deferred:
-            return tag, vector.tolist()
         ready = self.drain()
+        if not vector.is_cuda:
+            # Something is under way only if the model has just left the GPU: its last step is dropped.
+            return tag, vector.tolist()
         host = self._slot(vector.numel())
         host.copy_(vector.detach(), non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]

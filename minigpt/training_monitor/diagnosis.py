@@ -15,6 +15,8 @@ EXACT = 2
 """Findings of a rank below this are exact: no statistics, so no "suspected"."""
 SERIOUS_RIVAL = 0.55
 """Share of the likeliest cause's weight from which another is told as well."""
+NO_NORM = -1.0
+"""The gradient norm of a record that has none."""
 EXTRAS = (
     "normal",
     "declining_since",
@@ -124,6 +126,7 @@ def _cause(name: str, reasons: tuple[Reason, ...], words: Words) -> str:
     told = words["reason_separator"].join(
         words[key].format(**{name: _shown(name, value, "") for name, value in values.items()})
         for key, values in reasons
+        if _fields(words[key]) <= values.keys()
     )
     return f"{sentence} ({told})" if told else sentence
 
@@ -132,22 +135,41 @@ def _ruled_out(explanation: Explanation, words: Words) -> str:
     return words["separator"].join(words[key].format(**values) for key, values in explanation.ruled_out)
 
 
+def _evidence(finding: Finding, words: Words) -> dict[str, str]:
+    """The evidence as people read it, without what would mislead them."""
+    evidence = finding.evidence
+    shown = {key: _shown(key, value, finding.name) for key, value in evidence.items()}
+    if evidence.get("grad_norm") == NO_NORM:
+        del shown["grad_norm"]
+    if "phase" in shown:
+        shown["phase"] = words.get(f"phase.{shown['phase']}", shown["phase"])
+    if "module" in shown:  # says it more exactly
+        shown.pop("group", None)
+    if evidence.get("sequences_hit", 0) == evidence.get("sequences", 1):
+        shown.pop("document", None)  # every text of the batch is hit: none is special
+    return shown
+
+
 def _seen(finding: Finding, words: Words) -> str:
-    evidence = {key: _shown(key, value, finding.name) for key, value in finding.evidence.items()}
+    evidence = _evidence(finding, words)
     parts = [
         part.format(**evidence)
         for part in words[f"{finding.name}.seen"].split("|")
-        if set(re.findall(r"{(\w+)}", part)) <= evidence.keys()
+        if _fields(part) <= evidence.keys()
     ]
-    said = set(re.findall(r"{(\w+)}", words[f"{finding.name}.seen"]))
+    said = _fields(words[f"{finding.name}.seen"])
     for key in EXTRAS:
         phrase = words.get(f"{finding.name}.{key}") or words.get(f"also.{key}")
         if key in evidence and key not in said and phrase:
-            needed = set(re.findall(r"{(\w+)}", phrase))
-            parts += [phrase.format(**evidence)] if needed <= evidence.keys() else []
+            parts += [phrase.format(**evidence)] if _fields(phrase) <= evidence.keys() else []
     if "update_skipped" in finding.evidence:
         parts.append(words["update.refused" if finding.evidence["update_skipped"] else "update.applied"])
     return words["separator"].join(parts)
+
+
+def _fields(phrase: str) -> set[str]:
+    """Names of the numbers that a phrase is filled with."""
+    return set(re.findall(r"{(\w+)}", phrase))
 
 
 def _moved(finding: Finding, case: Circumstances, words: Words) -> str:
@@ -201,6 +223,7 @@ def _remedies(causes: list[str], finding: Finding, facts: RunFacts, words: Words
 
 def _as_settings(text: str) -> str:
     """For a loop that is not MiniGPT's: the setting's own name and value, without --set and section."""
+    text = re.sub(r"[:：]\s*--resume healthy", "", text)
     return re.sub(r"--set (?:\w+\.)*(\w+)=", r"\1=", text)
 
 

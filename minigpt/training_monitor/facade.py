@@ -1,20 +1,31 @@
 """The monitor in anybody's PyTorch loop."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from minigpt.training_monitor.action import Action, Continue
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.monitor import TrainingMonitor
-from minigpt.training_monitor.norms import GradientNorms, PackedNorms
+from minigpt.training_monitor.probes.looks import LoopLooks
+from minigpt.training_monitor.probes.loop_probe import LoopMeasurement, LoopNumbers, LoopProbe
+from minigpt.training_monitor.probes.memory import peak_memory_bytes
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.console import ConsoleSink
 from minigpt.training_monitor.sinks.fan_out import FanOut
 from minigpt.training_monitor.sinks.protocol import Sink
+
+# Step, learning rate, what it should be, seconds: what the host knows before the device's numbers come.
+_Known = tuple[int, float | None, float, LoopMeasurement]
 
 
 class LoopMonitor:
@@ -35,93 +46,161 @@ class LoopMonitor:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
         *,
         config: MonitorConfig | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        folder: str | Path | None = None,
+        sinks: Sequence[Sink] | None = None,
         warmup_steps: int = 0,
         max_grad_norm: float | None = None,
         tokens_per_step: int = 0,
-        folder: str | Path | None = None,
-        sinks: list[Sink] | None = None,
+        scheduled_lr: Callable[[int], float] | None = None,
+        vocab_size: int | None = None,
+        precision: str | None = None,
         start_step: int = 0,
     ) -> None:
-        self.monitor = TrainingMonitor(config, warmup_steps=warmup_steps, max_grad_norm=max_grad_norm)
+        """`scheduled_lr` tells what the learning rate of a step (from 1) should be; `precision` is fp16, bf16 or
+        off; with `tokens_per_step` = 0 tokens are counted where the model is called with them."""
+        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
+        facts = _run_facts(optimizers, scheduled_lr, warmup_steps, max_grad_norm)
+        facts |= {"vocab_size": vocab_size, "precision": precision, "resumed": start_step > 0}
+        self._facts = RunFacts(**facts)
+        self.monitor = TrainingMonitor(config, facts=self._facts)
         self.step_number = start_step
-        self._optimizer = optimizer
-        self._scaler = scaler
+        self._probe = LoopProbe(model, optimizers, scaler)
+        watched = self.monitor.config.enabled
+        self._looks = LoopLooks(model, self.monitor.config.look_every_steps if watched else None)
+        self._looks.expect(start_step + 1)
+        self._has_scaler = scaler is not None and scaler.is_enabled()
+        self._scheduled_lr = scheduled_lr
         self._tokens_per_step = tokens_per_step
+        self._tokens_seen = tokens_per_step * start_step
         self._max_grad_norm = max_grad_norm
-        self._norms = GradientNorms(model.named_parameters())
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        self._reads: DeferredRead[tuple[StepSignals, PackedNorms]] = DeferredRead(device)
+        self._reads: DeferredRead[_Known] = DeferredRead()
         self._sink = FanOut(_sinks(folder, start_step) if sinks is None else sinks)
+        self.restart_clock()
+
+    def step(
+        self,
+        loss: Tensor | float,
+        *,
+        inputs: Tensor | None = None,
+        targets: Tensor | None = None,
+        gradient_scale: Tensor | float | None = None,
+    ) -> Action:
+        """Judges this step (CUDA: the one before); the action it asks for, Continue nearly always.
+
+        `inputs` and `targets` (B, T) are taken from the model's own calls where they are not given;
+        `gradient_scale` is what the gradients are still multiplied by, where the scaler does not tell.
+        """
+        self.step_number += 1
+        self._looks.finish(self.step_number)
+        measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
+        scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
+        known = (self.step_number, scheduled, self._lap(), measurement)
+        return self._judge(self._reads.push(known, measurement.vector))
+
+    def declare_change(self, text: str = "") -> None:
+        """Something is about to change on purpose (data, learning rate, layers): see TrainingMonitor."""
+        self.monitor.declare_change()
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last step out of the throughput: an evaluation, a checkpoint."""
         self._stepped_at = time.perf_counter()
 
-    def step(self, loss: Tensor) -> Action:
-        """Judges this step (CUDA: the one before); the action it asks for, Continue nearly always."""
-        self.step_number += 1
-        packed = self._norms.measure()
-        value = loss.detach().float().reshape(1).to(packed.vector.device)
-        vector = torch.cat([value, packed.vector])
-        return self._judge(self._reads.push((self._facts(), packed), vector))
-
     def close(self) -> Action:
-        """Judges what is still under way and closes the files."""
+        """Judges what is still under way, closes the files and lets go of the model."""
         action = self._judge(self._reads.drain())
+        self._probe.close()
+        self._looks.close()
         self._sink.flush()
         self._sink.close()
         return action
 
-    def _facts(self) -> StepSignals:
-        """This step without what is still on the device."""
+    def state_dict(self) -> dict[str, Any]:
+        """What later findings depend on, as plain values (JSON will do)."""
+        return {"tokens_seen": self._tokens_seen, "monitor": self.monitor.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a state, in a monitor that was made with `start_step`."""
+        self._tokens_seen = state["tokens_seen"]
+        # It has seen the first steps: what it could not judge in a run half-way through, it can.
+        self.monitor = TrainingMonitor(self.monitor.config, facts=replace(self._facts, resumed=False))
+        self.monitor.load_state_dict(state["monitor"])
+
+    def _lap(self) -> float:
         now = time.perf_counter()
         seconds, self._stepped_at = now - self._stepped_at, now
-        return StepSignals(
-            step=self.step_number,
-            loss=float("nan"),
-            grad_norm=float("nan"),
-            lr=float(self._optimizer.param_groups[0]["lr"]) if self._optimizer else 0.0,
-            scaler_scale=self._scaler.get_scale() if self._scaler and self._scaler.is_enabled() else None,
-            tokens=self._tokens_per_step,
-            tokens_seen=self._tokens_per_step * self.step_number,
-            seconds=seconds,
-            tokens_per_second=self._tokens_per_step / seconds if seconds > 0 else 0.0,
-        )
+        return seconds
 
-    def _judge(self, ready: tuple[tuple[StepSignals, PackedNorms], list[float]] | None) -> Action:
+    def _judge(self, ready: tuple[_Known, list[float]] | None) -> Action:
         if ready is None:
             return Continue()
-        (facts, packed), (loss, *norms) = ready
-        grad_norm, group_norms = packed.read(norms)
-        signals = _completed(facts, loss, grad_norm, group_norms, self._max_grad_norm)
+        (step, scheduled, seconds, measurement), values = ready
+        signals = self._signals(step, scheduled, seconds, measurement.read(values))
         observation = self.monitor.observe(signals)
         self._sink.step(signals, log=False)
         for event in observation.events:
             self._sink.event(event)
         return observation.action
 
+    def _signals(
+        self, step: int, scheduled_lr: float | None, seconds: float, found: LoopNumbers
+    ) -> StepSignals:
+        numbers, model = found.numbers, found.model
+        tokens = self._tokens_per_step or (found.batch.tokens if found.batch else 0)
+        self._tokens_seen += tokens
+        # A scaler skips the update of a non-finite gradient; without one, that is the loop's own decision.
+        overflow = self._has_scaler and not isfinite(model.grad_norm)
+        return StepSignals(
+            step=step,
+            loss=numbers["loss"],
+            grad_norm=model.grad_norm,
+            lr=numbers.get("lr", 0.0),
+            group_norms=model.group_norms,
+            weight_norms=model.weight_norms,
+            update_ratios=model.update_ratios,
+            clipped=self._max_grad_norm is not None and model.grad_norm > self._max_grad_norm,
+            update_skipped=overflow,
+            scaler_scale=numbers.get("scaler_scale"),
+            scaler_overflow=overflow,
+            tokens=tokens,
+            tokens_seen=self._tokens_seen,
+            seconds=seconds,
+            tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
+            memory_bytes=peak_memory_bytes(self._probe.device),
+            scheduled_lr=scheduled_lr,
+            leftover_grad_norm=numbers.get("leftover_grad_norm"),
+            optimizer_steps=model.optimizer_steps,
+            parameters=model.parameters,
+            batch=found.batch,
+            look=self._looks.look_of(step),
+        )
 
-def _completed(
-    facts: StepSignals, loss: float, grad_norm: float, group_norms: dict[str, float], clip: float | None
-) -> StepSignals:
-    """The step with what came from the device. A scaler skips the update of a non-finite gradient."""
-    overflow = facts.scaler_scale is not None and not (abs(grad_norm) < float("inf"))
-    return StepSignals(
-        step=facts.step,
-        loss=loss,
-        grad_norm=grad_norm,
-        lr=facts.lr,
-        group_norms=group_norms,
-        clipped=clip is not None and grad_norm > clip,
-        update_skipped=overflow,
-        scaler_scale=facts.scaler_scale,
-        scaler_overflow=overflow,
-        tokens=facts.tokens,
-        tokens_seen=facts.tokens_seen,
-        seconds=facts.seconds,
-        tokens_per_second=facts.tokens_per_second,
-    )
+
+def _run_facts(
+    optimizers: Sequence[Optimizer],
+    scheduled_lr: Callable[[int], float] | None,
+    warmup_steps: int,
+    max_grad_norm: float | None,
+) -> dict[str, Any]:
+    """What the optimizers' settings and the schedule tell about the run."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    if scheduled_lr is not None:
+        rates.append(scheduled_lr(max(warmup_steps, 1)))
+    adams = [optimizer for optimizer in optimizers if "betas" in optimizer.defaults]
+    decays = [float(group["weight_decay"]) for group in groups if "weight_decay" in group]
+    return {
+        "warmup_steps": warmup_steps,
+        "max_grad_norm": max_grad_norm,
+        "learning_rate": max(rates, default=None),
+        "optimizer": type(optimizers[0]).__name__.lower() if optimizers else None,
+        "adam_eps": next((float(a.defaults["eps"]) for a in adams if "eps" in a.defaults), None),
+        "weight_decay": max(decays, default=None),
+        "has_command_line": False,
+    }
 
 
 def _sinks(folder: str | Path | None, start_step: int) -> list[Sink]:

@@ -78,9 +78,13 @@ class IncidentBook:
 
     def enter(self, findings: Sequence[Finding]) -> list[tuple[Finding, Case]]:
         """The findings with their incident; one that adds nothing to what was told does not interrupt."""
-        # The best explanation of a step first: the others of the same step then have nothing to add.
-        ordered = sorted(findings, key=lambda finding: (not finding.interrupts, rank(finding.name)))
-        return [self._entered(finding) for finding in ordered]
+        # The best explanation of a step first: the others of the same step then have nothing to add. What one
+        # rule says at one step stays together and in its order: it opens before it lasts.
+        quiet = {finding.name: True for finding in findings}
+        for finding in findings:
+            quiet[finding.name] &= not finding.interrupts
+        names = sorted(quiet, key=lambda name: (quiet[name], rank(name)))
+        return [self._entered(finding) for name in names for finding in findings if finding.name == name]
 
     def _entered(self, finding: Finding) -> tuple[Finding, Case]:
         case = self._case_of(finding)

@@ -1,18 +1,18 @@
 """The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from minigpt.training_monitor.action import Action, Continue, Stop
+from minigpt.training_monitor.action import Action, Continue, action_event
 from minigpt.training_monitor.causes import Circumstances
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.registry import build_detectors
 from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.finding import Evidence, Finding
-from minigpt.training_monitor.incidents import Case, IncidentBook
-from minigpt.training_monitor.movements import Movements
+from minigpt.training_monitor.incidents import Case, IncidentBook, rank
+from minigpt.training_monitor.movements import Movement, Movements
 from minigpt.training_monitor.policy import Policy
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from minigpt.training_monitor.facade import LoopMonitor
+    from minigpt.training_monitor.sinks.protocol import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +58,51 @@ class TrainingMonitor:
             warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force)
         )
         self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
-        self._policy = Policy(self.config.policy, self.config.non_finite, self.config.language)
+        self._policy = Policy(self.config.policy, self.config.fp16, self.config.language)
         self._incidents = IncidentBook()
         self._movements = Movements()
         self._open: dict[str, str] = {}
+        self._told: dict[str, Diagnosis] = {}
 
     @staticmethod
     def for_model(
         model: "nn.Module",
-        optimizer: "torch.optim.Optimizer | None" = None,
+        optimizer: "torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None" = None,
         *,
         config: MonitorConfig | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
         folder: "str | Path | None" = None,
+        sinks: "Sequence[Sink] | None" = None,
+        warmup_steps: int = 0,
+        max_grad_norm: float | None = None,
+        tokens_per_step: int = 0,
+        scheduled_lr: Callable[[int], float] | None = None,
+        vocab_size: int | None = None,
+        precision: str | None = None,
+        start_step: int = 0,
     ) -> "LoopMonitor":
         """A monitor for any PyTorch loop: call its `step(loss)` between backward and optimizer.step.
 
-        With `folder`, metrics.jsonl, events.jsonl and monitor_logs (TensorBoard) are written. LoopMonitor
-        itself takes more: scaler, warm-up, own sinks.
+        With `folder`, metrics.jsonl, events.jsonl and monitor_logs (TensorBoard) are written. The more of the
+        rest is told, the more can be judged; see LoopMonitor.
         """
         from minigpt.training_monitor.facade import LoopMonitor
 
-        return LoopMonitor(model, optimizer, config=config, folder=folder)
+        return LoopMonitor(
+            model,
+            optimizer,
+            config=config,
+            scaler=scaler,
+            folder=folder,
+            sinks=sinks,
+            warmup_steps=warmup_steps,
+            max_grad_norm=max_grad_norm,
+            tokens_per_step=tokens_per_step,
+            scheduled_lr=scheduled_lr,
+            vocab_size=vocab_size,
+            precision=precision,
+            start_step=start_step,
+        )
 
     @property
     def open_findings(self) -> dict[str, str]:
@@ -106,9 +131,10 @@ class TrainingMonitor:
             else:
                 self._open.pop(finding.name, None)
         diagnoses = [self._diagnose(finding, case) for finding, case in entered]
+        self._told |= {diagnosis.finding.name: diagnosis for diagnosis in diagnoses}
         events = [diagnosis.as_event() for diagnosis in diagnoses]
         if not isinstance(action, Continue):
-            events.append(_action_event(action))
+            events.append(action_event(action))
         return Observation([finding for finding, _ in entered], action, diagnoses, events)
 
     def _diagnose(self, finding: Finding, case: Case) -> Diagnosis:
@@ -116,12 +142,40 @@ class TrainingMonitor:
         circumstances = Circumstances(
             findings=case.members,
             moved=moved,
-            lr_jump=self._movements.jump("lr", case.opened_at, factor=2.0),
+            lr_jump=self._lr_jump(case.opened_at),
             facts=self._facts,
             opened_at=case.opened_at,
             steady=steady,
         )
         return diagnose(finding, self._facts, self.config.language, circumstances, case.number)
+
+    @property
+    def trouble_since(self) -> int | None:
+        """The first bad step of open findings that came over a healthy run; None: there are none."""
+        return self._policy.trouble_since
+
+    def skip_above(self, step: int) -> float | None:
+        """The gradient norm above which the loop calls the update of `step` off; None: no such bound."""
+        return self._policy.skip_above(step) if self.config.enabled else None
+
+    def verdict(self, cause: str) -> list[str]:
+        """What was told of the incident that the finding `cause` belongs to, by its best explanation.
+
+        Empty, if it was before the monitor's state was last restored.
+        """
+        if cause not in self._told:
+            return []
+        incident = self._told[cause].incident
+        members = [told for told in self._told.values() if told.incident == incident]
+        lasting = [told for told in members if told.finding.status == "sustained"]
+        return min(lasting or [self._told[cause]], key=lambda told: rank(told.finding.name)).lines()
+
+    def _lr_jump(self, opened_at: int) -> Movement | None:
+        """A change of the learning rate from one step to the next that is no warm-up: its first steps double."""
+        large = self._movements.jump("lr", opened_at, factor=3.0)
+        if large is not None or opened_at <= self._facts.warmup_steps + 40:
+            return large
+        return self._movements.jump("lr", opened_at, factor=1.8)
 
     def declare_change(self) -> None:
         """The user changed something on purpose (data mixture, learning rate, unfrozen layers): what was normal
@@ -153,10 +207,3 @@ class TrainingMonitor:
 
 def _enriched(finding: Finding, more: Evidence) -> Finding:
     return replace(finding, evidence={**finding.evidence, **more}) if more else finding
-
-
-def _action_event(action: Action) -> Event:
-    assert not isinstance(action, Continue)
-    name = "stop" if isinstance(action, Stop) else "skip_update"
-    data = {"cause": action.cause} if isinstance(action, Stop) else {}
-    return Event(action.step, "action", name, action.reason, interrupts=isinstance(action, Stop), data=data)

@@ -18,6 +18,8 @@ class ParameterFacts:
     """requires_grad."""
     optimized: tuple[bool, ...] | None
     """Whether some optimizer has it; None: the optimizers are not known."""
+    resting: tuple[bool, ...] | None = None
+    """Whether the optimizer has it in a group whose learning rate is 0 now; None: in none such, or not known."""
 
     def __len__(self) -> int:
         return len(self.names)

@@ -17,7 +17,7 @@ class StepSignals:
     loss: float
     """Mean cross-entropy of the step's targets, nats per token."""
     grad_norm: float
-    """Global norm before clipping and after unscaling."""
+    """Global norm before clipping and after unscaling; -1: not known (a record without it)."""
     lr: float = 0.0
     group_norms: Mapping[str, float] = field(default_factory=dict)
     """Gradient norm of each layer group, in model order."""

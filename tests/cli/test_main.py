@@ -58,7 +58,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["prepar"], "error: No such command 'prepar'. Did you mean 'prepare'? (see: minigpt --help)\n"),
+        (["prpare"], "error: No such command 'prpare'. Did you mean 'prepare'? (see: minigpt --help)\n"),
         (["config", "show", "--confg", "x"], "error: No such option: --confg"),
         (["config", "show", "--config"], "error: Option '--config' requires an argument."),
         (["config", "show", "surplus"], "error: Got unexpected extra argument"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.checkpoint.health import health_mark
 from minigpt.data.tokenizer import bytes_tokenizer
 from minigpt.errors import CheckpointError, ConfigError
 from tests.training.tiny_run import Workshop, assert_same_run, metrics_of, read_lines
@@ -232,3 +233,55 @@ def test_resume_is_refused_when_the_runs_own_tokenizer_is_not_there(
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing or not the one"):
         workshop.train(run_on_lost_text, "training.max_steps=6", resume="auto")
     assert contents(run_on_lost_text) == before
+
+
+def in_trouble_from_step_7(run_dir: Path) -> None:
+    """The checkpoints of steps 10 and 12 are marked and know when it began, before the one of step 8."""
+    for step, path in checkpoints_by_step(run_dir).items():
+        mark = health_mark({"loss_spike": "sustained"}, 7) if step > 8 else health_mark({}, None)
+        torch.save({**torch.load(path), **mark}, path)
+
+
+def test_resume_says_so_when_the_newest_was_taken_in_trouble(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_trouble_from_step_7(run_dir)
+    capsys.readouterr()
+    assert workshop.train(run_dir, "training.max_steps=13", resume="auto") == 0
+    printed = capsys.readouterr().out
+    assert (
+        "warning: checkpoint_step_12.pt was taken with loss_spike (sustained) open; "
+        "the last healthy one is checkpoint_step_5.pt; to go on from that: --resume "
+        f"{run_dir / 'checkpoint_step_5.pt'}" in printed
+    )
+    assert f"Resumed from {run_dir / 'checkpoint_step_12.pt'}" in printed
+
+
+def test_resume_goes_on_from_the_last_healthy_checkpoint_when_asked(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_trouble_from_step_7(run_dir)
+    capsys.readouterr()
+    assert workshop.train(run_dir, resume="healthy") == 0
+    printed = capsys.readouterr().out
+    assert f"Resumed from {run_dir / 'checkpoint_step_5.pt'}" in printed
+    assert "was taken with" not in printed
+    assert list(run_dir.glob("after_step_5_until_*"))
+
+
+def test_resume_goes_on_from_a_checkpoint_of_the_older_format_without_its_monitor(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = run_dir / "checkpoint_step_12.pt"
+    state = torch.load(newest)
+    for name in ("lowered", "rollbacks"):
+        del state["position"][name]
+    for name in ("healthy", "trouble_since"):
+        del state[name]
+    torch.save({**state, "format": 1, "monitor": {"of": "another make"}}, newest)
+    capsys.readouterr()
+    assert workshop.train(run_dir, "training.max_steps=14", resume="auto") == 0
+    assert "the monitor learns anew what is normal" in capsys.readouterr().out
+    torch.save({**state, "format": 3}, newest)
+    with pytest.raises(CheckpointError, match="has checkpoint format 3, this MiniGPT reads 1 to 2"):
+        workshop.train(run_dir, resume=str(newest))

@@ -142,7 +142,7 @@ def test_nan_batch_leaves_no_trace_in_weights_and_moments(
 
         after = train_step(run, good[2], 0.01).numbers
         assert after[1] == 0
-        assert_same(after, train_step(never_saw_it, good[2], 0.01).numbers)
+        assert_same(after[:4], train_step(never_saw_it, good[2], 0.01).numbers[:4])
         assert_same(weights(run), weights(never_saw_it))
         assert_same(moments(run), moments(never_saw_it))
 
@@ -180,7 +180,9 @@ def test_fp16_gradients_are_unscaled_before_they_are_measured(workshop: Workshop
     batches = step_batches(random_batch(4))
     with tiny(workshop, "training.mixed_precision=fp16") as half, tiny(workshop, name="full") as full:
         scaled, plain = (train_step(run, batches, 0.01).numbers for run in (half, full))
-    torch.testing.assert_close(scaled[3:], plain[3:], rtol=0.02, atol=1e-3)
+    # The total and each parameter's; what else is measured is not about gradients.
+    norms = slice(3, 4 + len(list(full.model.parameters())))
+    torch.testing.assert_close(scaled[norms], plain[norms], rtol=0.02, atol=1e-3)
 
 
 def test_z_loss_steers_the_gradient_but_is_not_reported(workshop: Workshop) -> None:

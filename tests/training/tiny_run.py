@@ -81,9 +81,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "device": "cpu",
     },
     "checkpoint": {"every_steps": 4, "every_minutes": None},
+    # Rules about the clock and the process: what they find is no two runs' own.
+    "monitor": {"throughput_drop": {"enabled": False}, "memory_growth": {"enabled": False}},
 }
 # What no two runs share, and no resume can bring back.
 CLOCK_FIELDS = {"seconds", "tokens_per_second", "mfu", "memory_bytes"}
+CLOCK_DETECTORS = {"throughput_drop", "memory_growth"}
 CLOCK_TAGS = {"train/tokens_per_second", "train/mfu", "train/memory_gib"}
 
 
@@ -125,14 +128,32 @@ class Workshop:
         return pretrain(self.config_path, overrides, run_dir, resume)
 
     def start(
-        self, run_dir: Path, *overrides: str, ranks: int = 1, threads: int = 1, resume: bool = False
+        self,
+        run_dir: Path,
+        *overrides: str,
+        ranks: int = 1,
+        threads: int = 1,
+        resume: bool = False,
+        program: str | None = None,
     ) -> "Process":
-        """`minigpt train` in a process of its own, under torchrun if it is to have several ranks."""
+        """`minigpt train` in a process of its own, under torchrun if it is to have several ranks.
+
+        `program`: Python to run instead of `-m minigpt`, with the same arguments.
+        """
+        script = self.folder / "program.py"
+        script.write_text(program or "", encoding="utf-8")
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
         sets = [word for override in overrides for word in ("--set", override)]
         arguments = ["--config", self.config_path, "--run-dir", str(run_dir), *sets]
         return subprocess.Popen(
-            [sys.executable, *launcher, "-m", "minigpt", "train", *arguments, *(["--resume"] * resume)],
+            [
+                sys.executable,
+                *launcher,
+                *([str(script)] if program else ["-m", "minigpt"]),
+                "train",
+                *arguments,
+                *(["--resume"] * resume),
+            ],
             cwd=self.folder,
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
@@ -237,6 +258,9 @@ STATE_KEYS = ("model_state_dict", "optimizer_state_dicts", "scaler_state_dict", 
 def assert_same_run(straight: Path, other: Path, step: int) -> None:
     """Both folders hold the same run up to `step`: its state, its metrics, its curves."""
     states = [torch.load(folder / f"checkpoint_step_{step}.pt") for folder in (straight, other)]
+    for state in states:
+        for name in CLOCK_DETECTORS:
+            state["monitor"]["detectors"].pop(name, None)
     for key in STATE_KEYS:
         assert_same(states[0][key], states[1][key], key)
     assert_same(metrics_of(straight), metrics_of(other), "metrics")

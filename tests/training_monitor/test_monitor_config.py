@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from minigpt.training_monitor.config import (
     ExplodingConfig,
+    Fp16Config,
     LossSpikeConfig,
     MonitorConfig,
     NonFiniteConfig,
@@ -61,8 +62,10 @@ def test_config_raises_value_error_without_pydantic_when_out_of_range() -> None:
         ExplodingConfig(z_score=0)
     with pytest.raises(ValueError, match=r"policy\.skipped_window"):
         PolicyConfig(skipped_window=0)
-    with pytest.raises(ValueError, match=r"non_finite\.overflow_window"):
-        NonFiniteConfig(overflow_window=0)
+    with pytest.raises(ValueError, match=r"non_finite\.persist_steps"):
+        NonFiniteConfig(persist_steps=0)
+    with pytest.raises(ValueError, match=r"fp16\.overflow_window"):
+        Fp16Config(overflow_window=0)
     with pytest.raises(ValueError, match=r"monitor\.language"):
         replace(MonitorConfig(), language="fr")  # type: ignore[arg-type]
 

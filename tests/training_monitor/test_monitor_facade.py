@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from minigpt.training_monitor import TrainingMonitor
 from minigpt.training_monitor.action import Continue, SkipUpdate
 from minigpt.training_monitor.facade import LoopMonitor
+from tests.training_monitor.recording_sink import RecordingSink
 
 
 def train(
@@ -65,3 +67,123 @@ def test_loop_monitor_takes_the_scalers_overflow_for_calibration(capsys: pytest.
     assert isinstance(monitor.step(loss), Continue)
     monitor.close()
     assert capsys.readouterr().out == ""
+
+
+def train_gpt(ways: str, watched: bool) -> list[torch.Tensor]:
+    """Losses and final weights of a small model with dropout."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(16, 8), nn.Dropout(0.2), nn.Linear(8, 16))
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(model[0].parameters(), lr=1e-2)]
+    optimizers.append(torch.optim.SGD(model[2].parameters(), lr=1e-1, momentum=0.9))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=3, enabled=ways == "scaler")
+    sink = RecordingSink()
+    monitor = LoopMonitor(model, optimizers, scaler=scaler, sinks=[sink]) if watched else None
+    kept = []
+    for _ in range(8):
+        loss_sum = torch.zeros(())
+        for _ in range(2):
+            window = torch.randint(0, 16, (4, 9))
+            logits = model(window[:, :-1])
+            loss: Any = nn.functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()) / 2
+            if ways == "late":
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            loss_sum += loss.detach()
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        if monitor:
+            monitor.step(loss_sum)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        kept.append(loss_sum)
+    if monitor:
+        monitor.close()
+        assert len(sink.signals) == 8
+        assert all(signals.optimizer_steps == step for step, signals in enumerate(sink.signals))
+    return kept + [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("ways", ["plain", "scaler", "late"])
+def test_watching_changes_no_bit_of_losses_and_weights(ways: str) -> None:
+    alone, watched = train_gpt(ways, False), train_gpt(ways, True)
+    assert all(torch.equal(one, other) for one, other in zip(alone, watched, strict=True))
+
+
+def test_loop_monitor_tells_all_signals_of_a_step() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(16, 8), nn.Linear(8, 16))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.3, eps=1e-7)
+    sink = RecordingSink()
+    monitor = TrainingMonitor.for_model(
+        model,
+        optimizer,
+        sinks=[sink],
+        max_grad_norm=1e-9,
+        scheduled_lr=lambda step: 0.01 * step,
+        vocab_size=16,
+        precision="off",
+        start_step=4,
+    )
+    for _ in range(2):
+        window = torch.randint(0, 16, (4, 9))
+        loss: Any = nn.functional.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
+        loss.backward()
+        monitor.step(loss, inputs=window[:, :-1], targets=window[:, 1:])
+        optimizer.step()
+        optimizer.zero_grad()
+    monitor.close()
+    first, last = sink.signals
+    assert [first.step, last.step] == [5, 6]
+    assert last.scheduled_lr == pytest.approx(0.06)
+    assert (last.lr, last.tokens, last.tokens_seen, last.clipped) == (1e-2, 32, 64, True)
+    assert (first.optimizer_steps, last.optimizer_steps) == (0.0, 1.0)
+    assert (first.update_ratios, list(last.update_ratios)) == ({}, ["0", "1"])
+    assert last.leftover_grad_norm == 0.0
+    assert last.batch is not None
+    assert last.batch.label_match == 1.0
+    assert (last.memory_bytes or 0) > 0
+    facts = monitor._facts
+    assert (facts.optimizer, facts.adam_eps, facts.weight_decay) == ("adamw", 1e-7, 0.3)
+    assert (facts.learning_rate, facts.resumed, facts.vocab_size) == (1e-2, True, 16)
+
+
+def test_gradients_that_are_still_scaled_are_reported_unscaled() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    sink = RecordingSink()
+    monitor = LoopMonitor(model, optimizer, scaler=scaler, sinks=[sink])
+    for unscale in (True, False):
+        loss = model(torch.ones(1, 2)).sum()
+        scaler.scale(loss).backward()
+        if unscale:
+            scaler.unscale_(optimizer)
+        monitor.step(loss)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    monitor.close()
+    assert [signals.grad_norm for signals in sink.signals] == pytest.approx([math.sqrt(2)] * 2)
+    assert sink.signals[0].group_norms == pytest.approx({"weight": math.sqrt(2)})
+    assert [signals.scaler_scale for signals in sink.signals] == [2.0**10] * 2
+
+
+def test_restored_loop_monitor_goes_on() -> None:
+    model = nn.Linear(2, 1)
+    first = LoopMonitor(model, sinks=[], tokens_per_step=7)
+    loss = model(torch.ones(1, 2)).sum()
+    loss.backward()
+    first.step(loss)
+    state = json.loads(json.dumps(first.state_dict()))
+    first.close()
+    sink = RecordingSink()
+    second = LoopMonitor(model, sinks=[sink], tokens_per_step=7, start_step=1)
+    second.load_state_dict(state)
+    second.step(loss)
+    second.close()
+    assert (sink.signals[0].step, sink.signals[0].tokens_seen) == (2, 14)

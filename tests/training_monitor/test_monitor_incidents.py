@@ -61,3 +61,11 @@ def test_incident_book_goes_on_where_it_was_when_restored() -> None:
     later = finding("gradient_exploding", 120)
     assert told(book, later) == told(other, later) == [("gradient_exploding", 1, False)]
     assert book.state_dict() == other.state_dict()
+
+
+def test_incident_keeps_the_order_of_what_one_rule_says_at_one_step() -> None:
+    book = IncidentBook()
+    opening = Finding("update_ratio_high", "suspected", 5, 5, 1, False)
+    lasting = Finding("update_ratio_high", "sustained", 5, 5, 1, True)
+    entered = [one.status for one, _ in book.enter([finding("loss_spike", 5), opening, lasting])]
+    assert entered == ["suspected", "sustained", "sustained"]

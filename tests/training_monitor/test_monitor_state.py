@@ -60,7 +60,7 @@ def told(observations: list[Observation]) -> str:
 def test_eventful_series_moves_every_detector() -> None:
     monitor = TrainingMonitor()
     names = {finding.name for step in eventful() for finding in monitor.observe(step).findings}
-    assert names == {"nan_loss", "gradient_exploding", "gradient_vanishing", "loss_spike"}
+    assert names >= {"nan_loss", "gradient_exploding", "gradient_vanishing", "loss_spike"}
 
 
 @pytest.mark.parametrize("split", [0, 1, 3, 17, 61, 91, 105, 125, 140, 185, 200, 230, 259])

@@ -1,48 +1,130 @@
-"""gradient_exploding: the gradient norm leaps far above its own normal and stays there."""
+"""gradient_exploding: the gradient norm leaps far above its own normal and stays there, or climbs away from it."""
 
+from collections import deque
+from dataclasses import replace
+from math import exp, log
 from typing import Any
 
+from minigpt.training_monitor.baseline import median
+from minigpt.training_monitor.detectors.loss_level import LossLevel
 from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
-from minigpt.training_monitor.finding import Finding
-from minigpt.training_monitor.group_baselines import GroupBaselines
+from minigpt.training_monitor.detectors.step_window import StepWindow
+from minigpt.training_monitor.finding import Evidence, Finding
+from minigpt.training_monitor.group_baselines import GroupBaselines, uniform_factor
+from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
+
+CLIMB_STEPS = 48
+ANCHOR_VALUES = 32
+"""Accepted values, from warm-up's end, whose median is the anchor that slow drift is measured against."""
 
 
 class GradientExploding:
-    """A spike of the gradient norm; names the layer group that rose furthest above its own normal."""
+    """A lasting spike of the gradient norm, or a slow climb far above its anchor, which the rolling normal would
+    follow; names the layer group that rose most. All groups by one factor with the loss as before is
+    gradient_scale_shift, not an explosion.
+    """
 
-    def __init__(self, config: ExplodingConfig) -> None:
-        self._rule = SpikeRule("gradient_exploding", config, guard_below=True)
+    def __init__(self, config: ExplodingConfig, facts: RunFacts) -> None:
+        self._config = config
+        self._warm_at = max(facts.warmup_steps, 50)
+        self._rule = SpikeRule("gradient_exploding", config)
+        self._climb = Incident("gradient_exploding")
         self._groups = GroupBaselines()
+        self._loss = LossLevel()
+        self._window = StepWindow(CLIMB_STEPS)
+        self._changes: deque[dict[str, float]] = deque(maxlen=4)
+        self._anchor_values: list[float] = []
+        self._anchor: float | None = None
+        self._climbing_since: int | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        if not signals.finite:
+        if not signals.finite or signals.grad_norm <= 0:
             return []
-        findings = self._rule.observe(signals.step, signals.grad_norm)
-        if not self._rule.incident.is_open and not findings:
+        center = self._rule.baseline.center
+        far = center is not None and log(signals.grad_norm) - center > log(self._config.min_ratio)
+        self._loss.note(signals.loss, normal=not far)
+        if far:
+            self._changes.append(self._groups.changes(signals))
+        else:
+            self._changes.clear()
+        findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
+        if not far and not self._rule.incident.is_open and not findings:
             self._groups.accept(signals)
-            return findings
+        if any(finding.evidence.get("new_normal") for finding in findings):
+            self._forget_anchor()
+        if not findings and not self._rule.incident.is_open:
+            findings = self._climbing(signals)
         return [self._with_group(finding, signals) for finding in findings]
+
+    def _alarm(self) -> str | None:
+        """Why a lasting spike deserves attention; None for one factor over all groups with the loss as before."""
+        factor = uniform_factor(list(self._changes))
+        return None if factor is not None and self._loss.fits(factor) else "lasts"
+
+    def _climbing(self, signals: StepSignals) -> list[Finding]:
+        step, value = signals.step, log(signals.grad_norm)
+        self._window.add(step, value)
+        if self._anchor is None and step > self._warm_at:
+            self._anchor_values.append(value)
+            if len(self._anchor_values) == ANCHOR_VALUES:
+                self._anchor, self._anchor_values = median(self._anchor_values), []
+        thirds = self._window.thirds() if self._anchor is not None and value > self._anchor + 1 else None
+        if thirds is None or self._anchor is None or not self._rises(thirds):
+            self._climbing_since = None
+            return self._climb.good(step, self._config.close_steps, {"value": signals.grad_norm})
+        self._climbing_since = self._climbing_since or step
+        if step - self._climbing_since + 1 < self._config.persist_steps:
+            return []
+        rise = thirds[2] - self._anchor
+        evidence: Evidence = {
+            "value": signals.grad_norm,
+            "normal": exp(self._anchor),
+            "ratio": exp(rise),
+            "trigger": "climb",
+        }
+        findings = self._climb.bad(step, evidence)
+        return findings + (self._climb.sustain(step, evidence) if step >= self._config.first_step else [])
+
+    def _rises(self, thirds: tuple[float, float, float]) -> bool:
+        """Whether the norm is far above its anchor, and still on its way up."""
+        first, middle, last = thirds
+        assert self._anchor is not None
+        return first < middle < last and last - self._anchor > log(2 * self._config.min_ratio)
+
+    def _forget_anchor(self) -> None:
+        self._anchor, self._anchor_values, self._climbing_since = None, [], None
+        self._window.clear()
 
     def _with_group(self, finding: Finding, signals: StepSignals) -> Finding:
         blamed = self._groups.most_changed(signals, upwards=True)
-        evidence = {**finding.evidence, **blamed, "loss": signals.loss}
-        return Finding(
-            finding.name,
-            finding.status,
-            finding.opened_at,
-            finding.step,
-            finding.length,
-            finding.interrupts,
-            evidence,
-        )
+        return replace(finding, evidence={**finding.evidence, **blamed, "loss": signals.loss})
 
     def rebase(self) -> None:
         self._rule.rebase()
+        self._forget_anchor()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rule": self._rule.state_dict(), "groups": self._groups.state_dict()}
+        return {
+            "rule": self._rule.state_dict(),
+            "climb": self._climb.state_dict(),
+            "groups": self._groups.state_dict(),
+            "loss": self._loss.state_dict(),
+            "window": self._window.state(),
+            "changes": [dict(change) for change in self._changes],
+            "anchor_values": list(self._anchor_values),
+            "anchor": self._anchor,
+            "climbing_since": self._climbing_since,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rule.load_state_dict(state["rule"])
+        self._climb.load_state_dict(state["climb"])
         self._groups.load_state_dict(state["groups"])
+        self._loss.load_state_dict(state["loss"])
+        self._window = StepWindow(CLIMB_STEPS, state["window"])
+        self._changes = deque((dict(change) for change in state["changes"]), maxlen=4)
+        self._anchor_values = list(state["anchor_values"])
+        self._anchor = state["anchor"]
+        self._climbing_since = state["climbing_since"]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import Baseline
 from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.faint_gradients import FaintGradients
 from minigpt.training_monitor.detectors.recent import Point, Recent
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.group_baselines import GroupBaselines
@@ -37,6 +38,10 @@ class VanishingConfig:
     """The loss stands still when it improved by less than this fraction over decline_steps."""
     close_steps: int = 16
     """Normal steps in a row that end a sustained finding."""
+    eps_ratio: float = 3.0
+    """Adam is no longer scale-free when the RMS of most gradients is below this many times its eps."""
+    eps_steps: int = 10
+    """Steps for which they must be."""
 
     def __post_init__(self) -> None:
         rule = "gradient_vanishing"
@@ -58,11 +63,15 @@ class VanishingConfig:
             "between 0 and 1",
         )
         require(self.close_steps >= 1, f"{rule}.close_steps", self.close_steps, ">= 1")
+        require(self.eps_ratio > 0, f"{rule}.eps_ratio", self.eps_ratio, "> 0")
+        require(self.eps_steps >= 2, f"{rule}.eps_steps", self.eps_steps, ">= 2")
 
 
 TINIEST = 1e-300
 MIN_HISTORY = 8
 """Accepted values before the run has a normal."""
+MIN_WARM = 40
+"""Steps from the start that are no yardstick, whatever warm-up is declared."""
 ANCHOR_VALUES = 32
 """Accepted values, from warm-up's end, whose median is the anchor that slow drift is measured against."""
 HYSTERESIS = 2.0
@@ -78,8 +87,9 @@ class GradientVanishing:
     tenth step is judged like a full one.
     """
 
-    def __init__(self, config: VanishingConfig, warmup_steps: int = 0) -> None:
+    def __init__(self, config: VanishingConfig, warmup_steps: int = 0, adam_eps: float | None = None) -> None:
         self._config = config
+        self._faint = FaintGradients(config.eps_ratio, config.eps_steps, adam_eps)
         self._warmup_steps = warmup_steps
         self._incident = Incident("gradient_vanishing")
         self._baseline = Baseline(min_sigma=0.1)
@@ -93,6 +103,11 @@ class GradientVanishing:
         self._high_in_a_row = 0
 
     def observe(self, signals: StepSignals) -> list[Finding]:
+        faint = self._faint.observe(signals, self._config.first_step)
+        findings = self._observe(signals)
+        return findings if findings or self._incident.is_open else faint
+
+    def _observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm < 0:
             return []
         now = Point(signals.step, log(max(signals.grad_norm, TINIEST)), log(max(signals.loss, TINIEST)))
@@ -124,6 +139,8 @@ class GradientVanishing:
         return "decline" if self._declines() else None
 
     def _declines(self) -> bool:
+        if self._recent.oldest.norm - self._recent.newest.norm < 1.0:
+            return False  # cheap, and nearly always so
         thirds = self._recent.thirds()
         if thirds is None or self._recent.span < self._config.decline_steps // 2:
             return False
@@ -135,7 +152,8 @@ class GradientVanishing:
         if trigger == "decline" and self._declining_since is None:
             self._declining_since = self._recent.oldest.step
             thirds = self._recent.thirds()
-            normal = normal or (thirds[0] if thirds else None)
+            if thirds and (normal is None or thirds[0].norm > normal.norm):
+                normal = thirds[0]  # the recent level has itself declined
         self._normal = normal
         evidence = self._seen(signals, trigger, normal)
         findings = self._incident.bad(now.step, evidence)
@@ -203,7 +221,7 @@ class GradientVanishing:
             return
         self._baseline.accept(now.norm)
         self._groups.accept(signals)
-        if self._anchor is None and now.step > max(self._config.first_step, self._warmup_steps):
+        if self._anchor is None and now.step > max(self._warmup_steps, MIN_WARM):
             self._anchor_values.append(now)
             if len(self._anchor_values) >= ANCHOR_VALUES:
                 self._anchor = Point.middle_of(self._anchor_values)
@@ -243,6 +261,7 @@ class GradientVanishing:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "faint": self._faint.state_dict(),
             "incident": self._incident.state_dict(),
             "baseline": self._baseline.state_dict(),
             "groups": self._groups.state_dict(),
@@ -256,6 +275,7 @@ class GradientVanishing:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._faint.load_state_dict(state["faint"])
         self._incident.load_state_dict(state["incident"])
         self._baseline.load_state_dict(state["baseline"])
         self._groups.load_state_dict(state["groups"])

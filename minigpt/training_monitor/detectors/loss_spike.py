@@ -1,10 +1,14 @@
 """loss_spike: the loss leaps above its own normal and stays there."""
 
+from collections import deque
 from dataclasses import dataclass
+from math import exp, inf, log
 from typing import Any, ClassVar
 
+from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
 from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 
@@ -37,20 +41,57 @@ class LossSpikeConfig(ExplodingConfig):
     """Unusual steps in a row after which the new level is the new normal."""
 
 
-class LossSpike:
-    """A spike of the loss."""
+MOVED = 4.0
+"""Times its own normal that the gradient norm must have moved to corroborate a lasting loss."""
 
-    def __init__(self, config: LossSpikeConfig) -> None:
+FALLS = 0.97
+"""A loss whose last four values lie below this fraction of the four before is coming down."""
+
+
+class LossSpike:
+    """A spike of the loss. One that lasts interrupts when the gradient norm left its own normal with it or a
+    model that had learnt does worse than guessing; the loss alone also lasts where the data became harder.
+    """
+
+    def __init__(self, config: LossSpikeConfig, facts: RunFacts) -> None:
         self._rule = SpikeRule("loss_spike", config)
+        self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else inf
+        self._norms = Baseline(min_sigma=0.1)
+        self._now: deque[tuple[float, float]] = deque(maxlen=8)  # (log norm, loss) of the last steps
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        return self._rule.observe(signals.step, signals.loss, grad_norm=signals.grad_norm)
+        if not signals.finite or signals.grad_norm <= 0:
+            return self._rule.observe(signals.step, signals.loss)
+        norm = log(signals.grad_norm)
+        self._now.append((norm, signals.loss))
+        findings = self._rule.observe(signals.step, signals.loss, self._alarm, grad_norm=signals.grad_norm)
+        if not self._rule.incident.is_open:
+            self._norms.accept(norm)
+        return findings
+
+    def _alarm(self) -> str | None:
+        if len(self._now) < 4 or self._norms.center is None:
+            return None
+        norms, losses = zip(*self._now, strict=True)
+        if abs(median(norms[-4:]) - self._norms.center) > log(MOVED):
+            return "norm"
+        normal = exp(self._rule.baseline.center or 0.0)
+        half = len(losses) // 2
+        falls = median(losses[half:]) < FALLS * median(losses[:half])
+        return "untrained" if median(losses[-4:]) > self._guessing > 1.1 * normal and not falls else None
 
     def rebase(self) -> None:
         self._rule.rebase()
+        self._norms = Baseline(min_sigma=0.1)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._rule.state_dict()
+        return {
+            "rule": self._rule.state_dict(),
+            "norms": self._norms.state_dict(),
+            "now": [list(pair) for pair in self._now],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rule.load_state_dict(state)
+        self._rule.load_state_dict(state["rule"])
+        self._norms.load_state_dict(state["norms"])
+        self._now = deque(((norm, loss) for norm, loss in state["now"]), maxlen=8)

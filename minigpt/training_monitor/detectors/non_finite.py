@@ -1,30 +1,33 @@
-"""nan_loss and non_finite_gradient: NaN or infinity, told apart from an fp16 scaler's ordinary overflow."""
+"""nan_loss and non_finite_gradient: NaN or infinity, and where it most likely began."""
 
 from math import isfinite
 from typing import Any
 
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
-from minigpt.training_monitor.overflow import NonFiniteConfig, OverflowJudge
+from minigpt.training_monitor.overflow import NonFiniteConfig
 from minigpt.training_monitor.signals import StepSignals
+
+Found = dict[str, float | int | str | bool]
 
 
 class NonFinite:
     """Speaks at the first non-finite value (an exact test needs no tuning), again when it lasts.
 
-    One incident, one cause: while the loss is not finite, its gradients are a consequence.
+    One incident, one cause: while the loss is not finite, its gradients are a consequence. A gradient that
+    overflowed under a GradScaler is the scaler's business (overflow_streak), as long as the loss is finite.
     """
 
     def __init__(self, config: NonFiniteConfig) -> None:
         self._config = config
-        self._overflow = OverflowJudge(config)
         self._loss = Incident("nan_loss")
         self._gradient = Incident("non_finite_gradient")
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        calibrating = self._overflow.is_normal(signals)
         bad_loss = not isfinite(signals.loss)
-        bad_gradient = not isfinite(signals.grad_norm) and not bad_loss and not calibrating
+        bad_gradient = not isfinite(signals.grad_norm) and not bad_loss and not signals.scaler_overflow
+        if not bad_loss and not bad_gradient and not (self._loss.is_open or self._gradient.is_open):
+            return []
         findings: list[Finding] = []
         for incident, bad in ((self._loss, bad_loss), (self._gradient, bad_gradient)):
             if bad:
@@ -35,8 +38,6 @@ class NonFinite:
 
     def _unusual(self, incident: Incident, signals: StepSignals) -> list[Finding]:
         evidence = _evidence(signals)
-        if signals.scaler_overflow:
-            evidence["overflows_in_a_row"] = self._overflow.in_a_row
         findings = incident.bad(signals.step, evidence, interrupts=True)
         if incident.bad_count >= self._config.persist_steps:
             findings += incident.sustain(signals.step, evidence)
@@ -46,30 +47,56 @@ class NonFinite:
         """NaN is never normal: nothing to forget."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "overflow": self._overflow.state_dict(),
-            "loss": self._loss.state_dict(),
-            "gradient": self._gradient.state_dict(),
-        }
+        return {"loss": self._loss.state_dict(), "gradient": self._gradient.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._overflow.load_state_dict(state["overflow"])
         self._loss.load_state_dict(state["loss"])
         self._gradient.load_state_dict(state["gradient"])
 
 
-def _evidence(signals: StepSignals) -> dict[str, float | int | str | bool]:
-    """What was seen at this step; the group is named only when something in it is not finite."""
-    evidence: dict[str, float | int | str | bool] = {
+def _evidence(signals: StepSignals) -> Found:
+    """What was seen at this step, and where it began, as far as that can be told."""
+    evidence: Found = {
         "loss": signals.loss,
         "grad_norm": signals.grad_norm,
         "update_skipped": signals.update_skipped,
         "epoch": signals.epoch,
         "position": signals.position,
     }
-    group = signals.first_non_finite_group()
-    if group is not None:
-        evidence["group"] = group
     if signals.scaler_scale is not None:
         evidence["scaler_scale"] = signals.scaler_scale
-    return evidence
+    if signals.look is not None and signals.look.first_non_finite is not None:
+        evidence["module"] = signals.look.first_non_finite
+    return evidence | (
+        _bad_weights(signals) or ({} if not isfinite(signals.loss) else _bad_gradients(signals))
+    )
+
+
+def _bad_weights(signals: StepSignals) -> Found:
+    """The first parameter, or else layer, whose weights are not finite: everything after it is a consequence."""
+    parameters = signals.parameters
+    if parameters is not None and parameters.weight_norms is not None:
+        bad = [i for i, norm in enumerate(parameters.weight_norms) if not isfinite(norm)]
+        if bad:
+            facts = parameters.facts
+            found: Found = {"group": facts.groups[bad[0]], "parameter": facts.names[bad[0]]}
+            return found | {"count": len(bad), "of": len(facts), "trigger": "weights"}
+    group = next((name for name, norm in signals.weight_norms.items() if not isfinite(norm)), None)
+    return {} if group is None else {"group": group, "trigger": "weights"}
+
+
+def _bad_gradients(signals: StepSignals) -> Found:
+    """The last parameter, or else layer, in model order: backward runs from the output, and spoils all below.
+
+    Of a loss that is not finite every gradient is spoilt, so that they tell nothing.
+    """
+    parameters = signals.parameters
+    if parameters is not None:
+        rows = enumerate(parameters.grad_norms)
+        bad = [i for i, norm in rows if norm is not None and not isfinite(norm)]
+        if bad:
+            facts = parameters.facts
+            found: Found = {"group": facts.groups[bad[-1]], "parameter": facts.names[bad[-1]]}
+            return found | {"count": len(bad), "of": len(facts), "trigger": "gradients"}
+    bad_groups = [name for name, norm in signals.group_norms.items() if not isfinite(norm)]
+    return {"group": bad_groups[-1], "trigger": "gradients"} if bad_groups else {}

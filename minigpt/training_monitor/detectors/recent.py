@@ -75,5 +75,8 @@ class Recent:
 
     def typical_loss(self) -> float:
         """Median log loss of the last third, or the newest."""
-        thirds = self.thirds()
-        return self.newest.loss if thirds is None else thirds[2].loss
+        count = len(self.points) // 3
+        if count == 0:
+            return self.newest.loss
+        points = self.points
+        return median([points[-index].loss for index in range(1, count + 1)])

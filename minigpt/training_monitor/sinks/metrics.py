@@ -1,12 +1,37 @@
 """metrics.jsonl: one record a step, for programs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.json_lines import JsonLines, Record
+
+# Where they are known: these came later than the fields that every record has.
+_WHERE_KNOWN = ("weight_norms", "update_ratios", "scheduled_lr", "leftover_grad_norm", "optimizer_steps")
+_FLATTENED = ("batch", "look")
+_FIELDS = tuple(
+    field.name
+    for field in fields(StepSignals)
+    if field.name not in (*_WHERE_KNOWN, *_FLATTENED, "parameters")
+)
+
+
+def record_of(signals: StepSignals) -> Record:
+    """The record of a step. `batch` and `look` are objects of their own, without what is not known; the numbers
+    of single parameters are left to the monitor: a hundred of them would make every line a page."""
+    record: Record = {name: getattr(signals, name) for name in _FIELDS}
+    for name in _WHERE_KNOWN:
+        value = getattr(signals, name)
+        if value is not None and value != {}:
+            record[name] = value
+    for name in _FLATTENED:
+        part = getattr(signals, name)
+        if part is not None:
+            known = ((entry.name, getattr(part, entry.name)) for entry in fields(part))
+            record[name] = {key: value for key, value in known if value is not None and value != {}}
+    return record
 
 
 class MetricsSink:
@@ -30,7 +55,7 @@ class MetricsSink:
         self._lines = JsonLines(path, revise)
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
-        self._lines.append(asdict(signals))
+        self._lines.append(record_of(signals))
 
     def event(self, event: Event) -> None:
         """Events have their own file."""

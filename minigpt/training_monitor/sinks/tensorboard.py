@@ -4,12 +4,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 from minigpt.training_monitor.event import Event
+from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.signals import StepSignals
 
 CLIPPED_SHARE_STEPS = 100
@@ -57,7 +59,9 @@ class TensorBoardSink:
         if signals.memory_bytes is not None:
             values["train/memory_gib"] = signals.memory_bytes / 2**30
         if signals.step % self._layers_every == 0 or not signals.finite:
-            values |= {f"train_layers/grad_norm_{name}": norm for name, norm in signals.group_norms.items()}
+            values |= _layer_values(signals)
+        if signals.look is not None:
+            values |= _look_values(signals.look)
         self.scalars(signals.step, values)
 
     def event(self, event: Event) -> None:
@@ -88,6 +92,41 @@ class TensorBoardSink:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _layer_values(signals: StepSignals) -> dict[str, float]:
+    """What changes slowly, or is of interest only when something is wrong."""
+    layers = {
+        "grad_norm": signals.group_norms,
+        "weight_norm": signals.weight_norms,
+        "update_ratio": signals.update_ratios,
+    }
+    values = {
+        f"train_layers/{kind}_{name}": value for kind, of in layers.items() for name, value in of.items()
+    }
+    known = {"train/leftover_grad_norm": signals.leftover_grad_norm}
+    if signals.batch is not None:
+        batch = signals.batch
+        known |= {
+            "train_data/distinct_tokens": batch.distinct_tokens,
+            "train_data/top_fraction": batch.top_fraction,
+            "train_data/label_match": batch.label_match,
+            "train_data/label_copy": batch.label_copy,
+            "train_data/ignored_fraction": batch.ignored_fraction,
+        }
+    return values | {tag: value for tag, value in known.items() if value is not None}
+
+
+def _look_values(look: Look) -> dict[str, float]:
+    """The numbers of a closer look: one curve a layer, or one in all."""
+    values: dict[str, float] = {}
+    for field in fields(look):
+        found = getattr(look, field.name)
+        if isinstance(found, Mapping):
+            values |= {f"train_forward/{field.name}_{name}": value for name, value in found.items()}
+        elif isinstance(found, (int, float)):
+            values[f"train_forward/{field.name}"] = found
+    return values
 
 
 def _wait_until_after(older: list[Path]) -> None:

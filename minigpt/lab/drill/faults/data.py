@@ -1,0 +1,159 @@
+"""Data that teach the wrong thing, or nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minigpt.lab.drill.scenario import Fault
+from minigpt.lab.drill.setting import Setting
+from minigpt.lab.drill.training import Training
+from minigpt.model.attention import Attention
+from minigpt.model.cache import LayerCache
+from minigpt.model.rotary import apply_rotary
+
+WRONG_LABELS = ("label_mismatch", "labels_shuffled")
+LOSS_ROSE = ("loss_spike", "loss_divergence", "gradient_exploding")
+TOO_GOOD = ("loss_collapse",)
+UNSEEN = Setting(shows_batch=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShuffledLabels(Fault):
+    """The targets are those of other places."""
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.active(training):
+            return inputs_BT, targets_BT
+        order = torch.randperm(targets_BT.numel(), generator=training.chance)
+        return inputs_BT, targets_BT.flatten()[order].view_as(targets_BT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameBatch(Fault):
+    """The loader gives one batch for ever."""
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.active(training):
+            return inputs_BT, targets_BT
+        both: tuple[Tensor, Tensor] = training.notes.setdefault("batch", (inputs_BT, targets_BT))
+        return both
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantTokens(Fault):
+    """The tokenizer gives one id for all."""
+
+    token: int = 7
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.active(training):
+            return inputs_BT, targets_BT
+        return torch.full_like(inputs_BT, self.token), torch.full_like(targets_BT, self.token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsAreInputs(Fault):
+    """The targets are not shifted: the model is asked for what it is shown."""
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return (inputs_BT, inputs_BT) if self.active(training) else (inputs_BT, targets_BT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoCausalMask(Fault):
+    """Attention sees the future, so the next token can be read off."""
+
+    def before_step(self, training: Training) -> None:
+        if training.step == self.onset:
+            for index in range(self.setting.model.num_layers):
+                attention = training.block(index).attention
+                attention.forward = _unmasked(attention)  # type: ignore[assignment, method-assign]
+
+
+def _unmasked(attention: Attention) -> Callable[[Tensor, Tensor, Tensor, LayerCache | None], Tensor]:
+    def forward(x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        heads = (B, T, attention.num_heads, attention.head_dim)
+        q_BNTH = apply_rotary(attention.query(x_BTD).view(heads).transpose(1, 2), cos_TH, sin_TH)
+        k_BNTH = apply_rotary(attention.key(x_BTD).view(heads).transpose(1, 2), cos_TH, sin_TH)
+        v_BNTH = attention.value(x_BTD).view(heads).transpose(1, 2)
+        out_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BNTH, v_BNTH)
+        seen: Tensor = attention.output(out_BNTH.transpose(1, 2).reshape(B, T, -1))
+        return seen
+
+    return forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class EverythingMasked(Fault):
+    """All targets are -100, and the mean is taken over at least one."""
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            (inputs_BT, torch.full_like(targets_BT, -100))
+            if self.active(training)
+            else (inputs_BT, targets_BT)
+        )
+
+    def loss(self, training: Training, loss: Tensor) -> Tensor:
+        return _zero(training) if self.active(training) else loss
+
+
+def _zero(training: Training) -> Tensor:
+    """A loss of nothing that still reaches every parameter, with gradients of exactly 0."""
+    return torch.stack([parameter.sum() for parameter in training.model.parameters()]).sum() * 0.0
+
+
+FAULTS: list[Fault] = [
+    ShuffledLabels(
+        name="labels_shuffled_once", lasting=False, steps_wrong=1, labels=WRONG_LABELS, symptoms=LOSS_ROSE
+    ),
+    ShuffledLabels(name="labels_shuffled", labels=WRONG_LABELS, symptoms=LOSS_ROSE),
+    ShuffledLabels(
+        # From the loss alone it might be a harder text: the curriculum among the controls looks the same.
+        name="labels_shuffled_unseen",
+        setting=UNSEEN,
+        event_is_enough=True,
+        labels=("loss_spike", "loss_divergence", "data_shift"),
+        symptoms=LOSS_ROSE,
+    ),
+    ShuffledLabels(
+        name="labels_shuffled_from_start", onset=1, labels=WRONG_LABELS, symptoms=("loss_plateau",)
+    ),
+    SameBatch(name="same_batch", labels=("repeated_batch", "batch_repeats"), symptoms=TOO_GOOD),
+    SameBatch(
+        name="same_batch_from_start", onset=1, labels=("repeated_batch", "batch_repeats"), symptoms=TOO_GOOD
+    ),
+    SameBatch(
+        name="same_batch_unseen",
+        setting=Setting(shows_batch=False, optimizer="muon"),
+        labels=("repeated_batch", "batch_repeats"),
+        symptoms=TOO_GOOD,
+    ),
+    ConstantTokens(
+        name="constant_tokens",
+        labels=("degenerate_batch", "degenerate_data"),
+        symptoms=("repeated_batch", *TOO_GOOD),
+    ),
+    LabelsAreInputs(name="labels_are_inputs", labels=("label_leak", "label_mismatch"), symptoms=TOO_GOOD),
+    LabelsAreInputs(
+        name="labels_are_inputs_from_start",
+        onset=1,
+        labels=("label_leak", "label_mismatch"),
+        symptoms=TOO_GOOD,
+    ),
+    NoCausalMask(
+        name="no_causal_mask",
+        setting=Setting(steps=320),
+        slow=True,
+        labels=("loss_collapse", "label_leak"),
+    ),
+    EverythingMasked(
+        name="everything_masked",
+        labels=("degenerate_batch", "degenerate_data", "loss_collapse"),
+        symptoms=("dead_layer", "gradient_vanishing", "missing_gradient", "label_mismatch"),
+    ),
+]

@@ -1,0 +1,239 @@
+"""attention_logit_growth, activation_growth, output_logit_growth, dead_units: what closer looks at the forward show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, ClassVar, NamedTuple
+
+from minigpt.training_monitor.baseline import median
+from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.look import Look
+from minigpt.training_monitor.run_facts import RunFacts
+from minigpt.training_monitor.signals import StepSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardGrowthConfig:
+    """When numbers of the forward pass are called attention_logit_growth, activation_growth, output_logit_growth
+    or dead_units. They are seen at the closer looks only; a look is the unit of persistence here."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    enabled: bool = True
+    """Whether these four rules run."""
+    first_step: int = 0
+    """The first step at which these rules may interrupt; earlier they only note events."""
+    attention_logit_max: float = 100.0
+    """An attention logit above this look after look saturates the softmax (Kimi K2 clips at 100)."""
+    attention_logit_large: float = 50.0
+    """Above this it is also enough to have grown by attention_logit_growth and to be growing still."""
+    attention_logit_growth: float = 6.0
+    """Times the anchor; healthy runs at a high learning rate reach 60 and three or four times theirs."""
+    activation_growth: float = 12.0
+    """RMS of a block's output over its own anchor."""
+    output_logit_rms: float = 20.0
+    """RMS of the output logits, or size of the mean log partition, that is too large ..."""
+    output_logit_growth: float = 5.0
+    """... when it is also this many times its own anchor."""
+    dead_unit_rise: float = 0.3
+    """Share of a block's feed-forward units that died since the anchor."""
+    persist_looks: int = 2
+    """Looks in a row that make a finding sustained (attention_logit_max: three more)."""
+    anchor_looks: int = 2
+    """Looks, from warm-up's end, whose median is the anchor."""
+    close_looks: int = 3
+    """Normal looks in a row that end a sustained finding."""
+
+    def __post_init__(self) -> None:
+        name = "forward_growth"
+        require(self.first_step >= 0, f"{name}.first_step", self.first_step, ">= 0")
+        for field in ("attention_logit_max", "attention_logit_large", "output_logit_rms"):
+            require(getattr(self, field) > 0, f"{name}.{field}", getattr(self, field), "> 0")
+        for field in ("attention_logit_growth", "activation_growth", "output_logit_growth"):
+            require(getattr(self, field) > 1, f"{name}.{field}", getattr(self, field), "> 1")
+        require(
+            0 < self.dead_unit_rise <= 1,
+            f"{name}.dead_unit_rise",
+            self.dead_unit_rise,
+            "above 0 and at most 1",
+        )
+        for field in ("persist_looks", "anchor_looks", "close_looks"):
+            require(getattr(self, field) >= 1, f"{name}.{field}", getattr(self, field), ">= 1")
+
+
+class Case(NamedTuple):
+    """What is wrong at one look: where, how much, and after how many looks it deserves attention."""
+
+    group: str
+    value: float
+    anchor: float | None
+    threshold: float
+    looks: int
+    grows: bool
+    """Interrupts only while it grows from look to look."""
+
+
+OUTPUT = "output"
+
+
+class ForwardGrowth:
+    """Each number against its own anchor and an absolute bound; an attention logit far out needs no anchor."""
+
+    def __init__(self, config: ForwardGrowthConfig, facts: RunFacts) -> None:
+        self._config = config
+        self._warm_at = facts.warmup_steps
+        self._rules = {
+            "attention_logit_growth": self._attention,
+            "activation_growth": self._activation,
+            "output_logit_growth": self._output,
+            "dead_units": self._dead_units,
+        }
+        self._incidents = {name: Incident(name) for name in self._rules}
+        self._in_a_row = dict.fromkeys(self._rules, 0)
+        self._before = dict.fromkeys(self._rules, 0.0)
+        self._early: dict[str, list[float]] = {}  # the looks that an anchor will be taken from
+        self._anchors: dict[str, float] = {}
+
+    def observe(self, signals: StepSignals) -> list[Finding]:
+        if signals.look is None:
+            return []
+        findings = []
+        for name, rule in self._rules.items():
+            findings += self._judge(name, rule(signals.look), signals)
+        if signals.step >= self._warm_at:
+            self._take_anchors(signals.look)
+        return findings
+
+    def _judge(self, name: str, case: Case | None, signals: StepSignals) -> list[Finding]:
+        incident, step = self._incidents[name], signals.step
+        if case is None:
+            self._in_a_row[name], self._before[name] = 0, 0.0
+            return incident.good(step, self._config.close_looks, {})
+        self._in_a_row[name] += 1
+        grows = case.value > self._before[name]
+        self._before[name] = case.value
+        evidence: dict[str, float | int | str] = {
+            "value": case.value,
+            "group": case.group,
+            "threshold": case.threshold,
+        }
+        if case.anchor is not None:
+            evidence["normal"] = case.anchor
+            if case.anchor > 0:
+                evidence["ratio"] = case.value / case.anchor
+        findings = incident.bad(step, evidence)
+        lasts = self._in_a_row[name] >= case.looks and (grows or not case.grows)
+        if lasts and step >= self._config.first_step:
+            findings += incident.sustain(step, evidence)
+        return findings
+
+    def _attention(self, look: Look) -> Case | None:
+        config = self._config
+        group, value = _largest(look.attention_logit_max)
+        if value > config.attention_logit_max:
+            return Case(
+                group,
+                value,
+                self._anchor("attention", group),
+                config.attention_logit_max,
+                config.persist_looks + 3,
+                False,
+            )
+        worst: Case | None = None
+        for group, value in look.attention_logit_max.items():
+            anchor = self._anchor("attention", group)
+            if anchor is not None and value > max(
+                config.attention_logit_large, config.attention_logit_growth * anchor
+            ):
+                case = Case(group, value, anchor, config.attention_logit_large, config.persist_looks, True)
+                worst = case if worst is None or case.value > worst.value else worst
+        return worst
+
+    def _activation(self, look: Look) -> Case | None:
+        worst: Case | None = None
+        for group, value in look.activation_rms.items():
+            anchor = self._anchor("activation", group)
+            if anchor is not None and anchor > 0 and value > self._config.activation_growth * anchor:
+                case = Case(
+                    group,
+                    value,
+                    anchor,
+                    self._config.activation_growth * anchor,
+                    self._config.persist_looks,
+                    True,
+                )
+                worst = worst or case  # the first block in model order is where it begins
+        return worst
+
+    def _output(self, look: Look) -> Case | None:
+        config = self._config
+        for name, value in (("logits", look.output_logit_rms), ("partition", look.log_partition)):
+            anchor = self._anchor(OUTPUT, name)
+            if value is None or anchor is None or not isfinite(value):
+                continue
+            if abs(value) > max(config.output_logit_rms, config.output_logit_growth * abs(anchor)):
+                return Case(
+                    OUTPUT, abs(value), abs(anchor), config.output_logit_rms, config.persist_looks, True
+                )
+        return None
+
+    def _dead_units(self, look: Look) -> Case | None:
+        worst: Case | None = None
+        for group, value in look.dead_unit_fraction.items():
+            anchor = self._anchor("dead", group)
+            if anchor is not None and value > anchor + self._config.dead_unit_rise:
+                threshold = anchor + self._config.dead_unit_rise
+                worst = worst or Case(group, value, anchor, threshold, self._config.persist_looks, False)
+        return worst
+
+    def _anchor(self, kind: str, group: str) -> float | None:
+        return self._anchors.get(f"{kind} {group}")
+
+    def _take_anchors(self, look: Look) -> None:
+        numbers: list[tuple[str, Mapping[str, float]]] = [
+            ("attention", look.attention_logit_max),
+            ("activation", look.activation_rms),
+            ("dead", look.dead_unit_fraction),
+            (OUTPUT, {"logits": look.output_logit_rms or 0.0, "partition": look.log_partition or 0.0}),
+        ]
+        for kind, values in numbers:
+            for group, value in values.items():
+                key = f"{kind} {group}"
+                if key in self._anchors or not isfinite(value):
+                    continue
+                seen = self._early.setdefault(key, [])
+                seen.append(value)
+                if len(seen) >= self._config.anchor_looks:
+                    self._anchors[key] = median(self._early.pop(key))
+
+    def rebase(self) -> None:
+        self._anchors.clear()
+        self._early.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "incidents": {name: incident.state_dict() for name, incident in self._incidents.items()},
+            "in_a_row": dict(self._in_a_row),
+            "before": dict(self._before),
+            "early": {key: list(values) for key, values in self._early.items()},
+            "anchors": dict(self._anchors),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, incident in self._incidents.items():
+            incident.load_state_dict(state["incidents"][name])
+        self._in_a_row = dict(state["in_a_row"])
+        self._before = dict(state["before"])
+        self._early = {key: list(values) for key, values in state["early"].items()}
+        self._anchors = dict(state["anchors"])
+
+
+def _largest(values: Mapping[str, float]) -> tuple[str, float]:
+    """Group and number of the largest finite number; ("", 0.0) without any."""
+    finite = {group: value for group, value in values.items() if isfinite(value)}
+    if not finite:
+        return "", 0.0
+    group = max(finite, key=finite.__getitem__)
+    return group, finite[group]

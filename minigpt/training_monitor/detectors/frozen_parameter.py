@@ -1,0 +1,239 @@
+"""frozen_parameter and no_update: gradients are there, the optimizer runs, and yet weights do not move."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
+from minigpt.training_monitor.detectors.last_step import LastStep
+from minigpt.training_monitor.finding import Finding
+from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
+from minigpt.training_monitor.signals import StepSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenParameterConfig:
+    """When weights that do not move are called frozen_parameter (some) or no_update (all)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    enabled: bool = True
+    """Whether these two rules run."""
+    persist_steps: int = 4
+    """frozen_parameter: updates in a row that leave a parameter exactly where it was; more for parameters that used
+    to stand still now and then (bf16 weights too coarse for a small step, rare tokens)."""
+    first_steps: int = 8
+    """frozen_parameter: the same for a parameter that never moved while its like in other layers does."""
+    no_update_steps: int = 3
+    """no_update: updates in a row that move nothing at all."""
+    faded_lr_ratio: float = 0.05
+    """no_update: a learning rate that went to zero by way of values below this fraction of its peak came to the end
+    of its schedule, and is no finding."""
+    close_steps: int = 3
+    """Updates that move everything, in a row, that end a sustained finding."""
+
+    def __post_init__(self) -> None:
+        for name in ("persist_steps", "first_steps", "no_update_steps", "close_steps"):
+            require(getattr(self, name) >= 1, f"frozen_parameter.{name}", getattr(self, name), ">= 1")
+        require(
+            0 <= self.faded_lr_ratio < 1, "frozen_parameter.faded_lr_ratio", self.faded_lr_ratio, "in [0, 1)"
+        )
+
+
+WEAK_GRADIENT = 0.1
+"""A gradient below this fraction of the largest that moved the parameter lately need not move it."""
+FORGET = 0.98
+"""How slowly that largest gradient is forgotten, a look; looks are taken every few steps while everything moves."""
+EVERY = 4
+VECTOR_SHARE = 1 / 16
+"""Parameters smaller than this share of their layer's largest are vectors (norm scales, biases): in bf16 a scale near
+1 cannot take a small step, so they are judged only when they used to move all the time."""
+
+
+class FrozenParameter:
+    """Compares each update with the gradient and the learning rate that should have caused it."""
+
+    def __init__(self, config: FrozenParameterConfig) -> None:
+        self._config = config
+        self._still = Absence(config.persist_steps, late_start=True)
+        self._frozen = Incident("frozen_parameter")
+        self._nothing = Incident("no_update")
+        self._last = LastStep()
+        self._due_names: tuple[str, ...] = ()
+        self._due: Sequence[float | None] = ()
+        self._moving: list[float] = []
+        self._standstill = 0
+        self._peak_lr = 0.0
+        self._latest_lr = 0.0
+        self._counted: float | None = None
+        self._counts = False
+
+    def observe(self, signals: StepSignals) -> list[Finding]:
+        findings: list[Finding] = []
+        if self._last.step is not None and signals.step <= self._last.step:
+            return findings
+        if self._last.applied_its_update(signals.step):
+            moved = self._anything_moved(signals)
+            if moved is False:
+                findings += self._nothing_moved(signals)
+            elif moved:
+                self._standstill = 0
+                findings += self._nothing.good(signals.step, self._config.close_steps, {})
+                if self._last.is_just_before(signals.step) and signals.parameters is not None:
+                    findings += self._judge_each(signals.step, signals.parameters)
+        self._remember(signals)
+        return findings
+
+    def _anything_moved(self, signals: StepSignals) -> bool | None:
+        """Whether the last update moved anything; None: it is not known."""
+        if signals.parameters is not None and signals.parameters.update_norms is not None:
+            return any(signals.parameters.update_norms)
+        if signals.update_ratios:
+            return any(signals.update_ratios.values())
+        if self._last.is_just_before(signals.step) and self._counts and signals.optimizer_steps is not None:
+            return signals.optimizer_steps != self._counted
+        if self._peak_lr > 0.0:
+            return self._last.lr > 0.0
+        return None
+
+    def _nothing_moved(self, signals: StepSignals) -> list[Finding]:
+        last = self._last
+        if last.grad_norm == 0.0 and last.lr > 0.0:
+            return []  # nothing to move by: the gradient is the trouble
+        planned = signals.scheduled_lr is not None and signals.scheduled_lr == 0.0 == signals.lr
+        faded = 0.0 < self._latest_lr < self._config.faded_lr_ratio * self._peak_lr
+        if last.lr == 0.0 and (planned or (faded and signals.scheduled_lr is None)):
+            return []
+        self._standstill += 1
+        if last.lr == 0.0 == self._peak_lr and self._standstill < self._config.no_update_steps:
+            return []  # a warm-up that begins at zero
+        evidence: Facts = {"lr": last.lr, "value": 0.0}
+        if signals.scheduled_lr is not None:
+            evidence["scheduled_lr"] = signals.scheduled_lr
+        if signals.optimizer_steps is not None and self._counted is not None:
+            evidence["optimizer_counts"] = signals.optimizer_steps > self._counted
+        findings = self._nothing.bad(signals.step, evidence)
+        if self._standstill >= self._config.no_update_steps:
+            findings += self._nothing.sustain(signals.step, evidence)
+        return findings
+
+    def _judge_each(self, step: int, parameters: ParameterSignals) -> list[Finding]:
+        facts, updates = parameters.facts, parameters.update_norms
+        if updates is None:
+            return []
+        still = self._still
+        if 0.0 in updates:
+            still.note(facts.names, self._standing(facts, updates))
+        else:
+            still.note_all_present(facts.names)
+            if step % EVERY == 0:
+                self._note_gradients(updates)
+        if not still.any_absent:
+            return self._frozen.good(step, self._config.close_steps, {})
+        frozen = self._frozen_now(facts)
+        if not frozen:
+            # A parameter that stands still for a moment is common: no finding before it is overdue.
+            return [] if still.gone() else self._frozen.good(step, self._config.close_steps, {})
+        evidence = named(facts, frozen)
+        evidence["since"] = step - max(still.row(name) for name in frozen)
+        evidence["lr"] = self._last.lr
+        findings = self._frozen.bad(step, evidence)
+        return findings + self._frozen.sustain(step, evidence)
+
+    def _frozen_now(self, facts: ParameterFacts) -> set[str]:
+        """Parameters that have stood still for too long."""
+        still = self._still
+        overdue, never = still.overdue(), still.never(self._config.first_steps)
+        if not overdue and not never:
+            return set()
+        steady = {name for name in overdue if still.longest_gap(name) < self._config.persist_steps}
+        matrices = _matrices(facts)
+        # A group whose rate always was 0 is meant to rest; one that comes to rest in mid-run is not.
+        out = out_of_place(facts, set(never) - _at_rest(facts), still.present)
+        return steady | (matrices & {*overdue, *out})
+
+    def _standing(self, facts: ParameterFacts, updates: Sequence[float]) -> list[bool | None]:
+        """For each parameter whether it should have moved and did not; None: it had no reason to."""
+        if facts.names != self._due_names:
+            return [None] * len(facts)
+        self._note_gradients(updates)
+        standing: list[bool | None] = []
+        for i, update in enumerate(updates):
+            due = self._due[i] or 0.0
+            outside = facts.optimized is not None and not facts.optimized[i]
+            no_reason = outside or not facts.trainable[i] or due <= WEAK_GRADIENT * self._moving[i]
+            standing.append(False if update > 0.0 else None if no_reason else True)
+        return standing
+
+    def _note_gradients(self, updates: Sequence[float]) -> None:
+        """Keeps the largest gradients that moved something lately."""
+        if len(self._due) != len(updates):
+            return
+        moving = self._moving or [0.0] * len(updates)
+        rows = zip(updates, self._due, moving, strict=True)
+        self._moving = [max(due or 0.0, FORGET * was) if update > 0.0 else was for update, due, was in rows]
+
+    def _remember(self, signals: StepSignals) -> None:
+        parameters = signals.parameters
+        self._last.take(signals)
+        if parameters is not None:
+            if parameters.facts.names != self._due_names:
+                self._moving = []
+            self._due_names, self._due = parameters.facts.names, parameters.grad_norms
+        if signals.lr > 0.0:
+            self._peak_lr = max(self._peak_lr, signals.lr)
+            self._latest_lr = signals.lr
+        if signals.optimizer_steps is not None:
+            self._counts = self._counts or (self._counted or 0.0) < signals.optimizer_steps
+            self._counted = signals.optimizer_steps
+
+    def rebase(self) -> None:
+        """What stands still now is meant to."""
+        self._still.rebase()
+        self._standstill = 0
+        self._peak_lr = self._latest_lr = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "still": self._still.state_dict(),
+            "frozen": self._frozen.state_dict(),
+            "nothing": self._nothing.state_dict(),
+            "last": self._last.state_dict(),
+            "due_names": list(self._due_names),
+            "due": list(self._due),
+            "moving": list(self._moving),
+            "standstill": self._standstill,
+            "peak_lr": self._peak_lr,
+            "latest_lr": self._latest_lr,
+            "counted": self._counted,
+            "counts": self._counts,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._still.load_state_dict(state["still"])
+        self._frozen.load_state_dict(state["frozen"])
+        self._nothing.load_state_dict(state["nothing"])
+        self._last.load_state_dict(state["last"])
+        self._due_names, self._due = tuple(state["due_names"]), list(state["due"])
+        self._moving = list(state["moving"])
+        self._standstill = state["standstill"]
+        self._peak_lr, self._latest_lr = state["peak_lr"], state["latest_lr"]
+        self._counted, self._counts = state["counted"], state["counts"]
+
+
+def _at_rest(facts: ParameterFacts) -> set[str]:
+    """Names of the parameters whose group has a learning rate of 0."""
+    if facts.resting is None:
+        return set()
+    return {name for name, rests in zip(facts.names, facts.resting, strict=True) if rests}
+
+
+def _matrices(facts: ParameterFacts) -> set[str]:
+    """Names of the parameters that are not small beside the rest of their layer."""
+    largest: dict[str, int] = {}
+    for group, size in zip(facts.groups, facts.sizes, strict=True):
+        largest[group] = max(largest.get(group, 0), size)
+    rows = zip(facts.names, facts.groups, facts.sizes, strict=True)
+    return {name for name, group, size in rows if size >= VECTOR_SHARE * largest[group]}

@@ -1,0 +1,261 @@
+"""loss_divergence: the loss climbs away from its own best, or stays where a model knows less than nothing."""
+
+from collections import deque
+from dataclasses import dataclass
+from math import exp, isfinite, log
+from typing import Any, ClassVar
+
+from minigpt.training_monitor.baseline import Baseline, median
+from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.step_window import MIN_POINTS, StepWindow
+from minigpt.training_monitor.finding import Evidence, Finding
+from minigpt.training_monitor.group_baselines import GroupBaselines
+from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.run_facts import RunFacts
+from minigpt.training_monitor.signals import StepSignals
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossDivergenceConfig:
+    """When a loss that has left its own best is called loss_divergence."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    enabled: bool = True
+    """Whether this rule runs."""
+    first_step: int = 0
+    """The first step at which this rule may interrupt; earlier it only notes events."""
+    window_steps: int = 48
+    """Steps over which it is judged whether the loss climbs, stands or falls."""
+    min_ratio: float = 1.06
+    """A loss this many times its own best (medians of a third of the window) has left it: a suspicion."""
+    climb_ratio: float = 1.12
+    """So far above its best, a loss that goes on rising is climbing."""
+    lasting_ratio: float = 1.25
+    """Standing still so far above its own best interrupts; nearer to it, harder data explain it as well."""
+    recovery: float = 0.02
+    """A loss that falls by this fraction from one third of the window to the next is coming down again."""
+    untrained_ratio: float = 1.05
+    """A loss this many times that of a model that knows nothing, ln(vocabulary), is confidently wrong."""
+    persist_steps: int = 8
+    """Steps for which a climb, or a loss above the untrained one, must last."""
+    close_steps: int = 16
+    """Normal steps in a row that end a sustained finding."""
+
+    def __post_init__(self) -> None:
+        name = "loss_divergence"
+        require(self.first_step >= 0, f"{name}.first_step", self.first_step, ">= 0")
+        require(self.window_steps >= 12, f"{name}.window_steps", self.window_steps, ">= 12")
+        require(self.min_ratio > 1, f"{name}.min_ratio", self.min_ratio, "> 1")
+        require(self.climb_ratio > 1, f"{name}.climb_ratio", self.climb_ratio, "> 1")
+        require(
+            self.lasting_ratio >= self.min_ratio,
+            f"{name}.lasting_ratio",
+            self.lasting_ratio,
+            f"at least min_ratio = {self.min_ratio}",
+        )
+        require(0 < self.recovery < 1, f"{name}.recovery", self.recovery, "between 0 and 1")
+        require(self.untrained_ratio >= 1, f"{name}.untrained_ratio", self.untrained_ratio, ">= 1")
+        require(self.persist_steps >= 2, f"{name}.persist_steps", self.persist_steps, ">= 2")
+        require(self.close_steps >= 1, f"{name}.close_steps", self.close_steps, ">= 1")
+
+
+MIN_SIGMA = 0.02
+LEARNT = 0.9
+"""A loss below this fraction of the untrained one shows that the run has learnt something."""
+LOW_RATE = 0.1
+"""Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
+
+
+FADE_STEPS = 16
+FADED = 3.0
+"""Times smaller than before that the typical layer's gradient must be."""
+
+
+class LossDivergence:
+    """Judges medians, not single losses, so that a noisy loss is seen as well as a quiet one.
+
+    A level shift alone is what harder data do: it only opens a suspicion. It interrupts when the loss climbs
+    on, when a whole window later it has not begun to come down from far above its best, or when it stays
+    above the loss of an untrained model.
+    """
+
+    def __init__(self, config: LossDivergenceConfig, facts: RunFacts) -> None:
+        self._config = config
+        self._resumed = facts.resumed
+        self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else None
+        self._incident = Incident("loss_divergence")
+        self._noise = Baseline(MIN_SIGMA)
+        self._window = StepWindow(config.window_steps)
+        self._half = StepWindow(config.window_steps // 2)
+        self._groups = GroupBaselines()
+        self._fades: deque[float] = deque(maxlen=FADE_STEPS)  # typical log change of the groups' norms
+        self._short: deque[float] = deque(maxlen=8)
+        self._first: list[float] = []  # the first losses seen: those of an untrained model, if from the start
+        self._best: float | None = None
+        self._peak_lr = 0.0
+        self._wrong_since: int | None = None
+        self._climbing_since: int | None = None
+        self._above_since: int | None = None
+
+    def observe(self, signals: StepSignals) -> list[Finding]:
+        if not (isfinite(signals.loss) and signals.loss > 0):
+            return []
+        step, value = signals.step, log(signals.loss)
+        if len(self._first) < 3 and not self._resumed and (self._first or step <= 10):
+            self._first.append(value)
+        self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
+        self._noise.accept(value)
+        self._short.append(value)
+        self._window.add(step, value)
+        self._half.add(step, value)
+        self._watch_gradients(signals)
+        thirds = self._window.thirds()
+        if thirds is None or len(self._short) < 4:
+            return []
+        low_rate = 0 < signals.lr < LOW_RATE * self._peak_lr
+        trigger = self._trigger(step, thirds, low_rate)
+        evidence = self._evidence(signals, thirds, trigger)
+        above = self._above_since is not None and step - self._above_since >= self._config.persist_steps
+        if not above and self._wrong_since is None:
+            return self._incident.good(step, self._config.close_steps, evidence)
+        findings = self._incident.bad(step, evidence)
+        if trigger and step >= self._config.first_step:
+            findings += self._incident.sustain(step, evidence)
+        return findings
+
+    def _watch_gradients(self, signals: StepSignals) -> None:
+        """Learns the layers' usual gradients while all is well; else how far they are from it."""
+        if self._above_since is None:
+            self._fades.clear()
+            if signals.finite:
+                self._groups.accept(signals)
+            return
+        changes = self._groups.changes(signals) if signals.step % 2 else {}
+        if len(changes) >= 3:
+            self._fades.append(median(list(changes.values())))
+
+    def _trigger(self, step: int, thirds: tuple[float, float, float], low_rate: bool) -> str:
+        """What is wrong beyond doubt: untrained, climbing, lasting; "" while it may still be harder data."""
+        config = self._config
+        wrong = self._is_wrong(thirds)
+        self._wrong_since = (self._wrong_since or step) if wrong else None
+        if self._wrong_since is not None and step - self._wrong_since >= config.persist_steps:
+            return "untrained"
+        if len(self._window.points) < MIN_POINTS or self._window.span < config.window_steps // 3:
+            return ""
+        last = thirds[2]
+        self._best = min(last, self._best) if self._best is not None else last
+        rise = last - self._best
+        self._above_since = (self._above_since or step) if rise > self._margin(config.min_ratio) else None
+        if self._climbs(step, thirds, self._best):
+            return "climbing"
+        if self._above_since is None or step - self._above_since < config.window_steps or low_rate:
+            return ""
+        stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
+        if stands and rise > max(log(config.lasting_ratio), 2 * self._noise.sigma):
+            return "lasting"
+        return "no_signal" if stands and self._gradients_faded() else ""
+
+    def _margin(self, ratio: float) -> float:
+        return max(log(ratio), 1.5 * self._noise.sigma)
+
+    def _climbs(self, step: int, thirds: tuple[float, float, float], best: float) -> bool:
+        """Whether the loss has risen for long enough: steadily over the window, or steeply over half of it."""
+        config = self._config
+        steady = self._window.is_full and _rises(thirds, best, self._margin(config.climb_ratio))
+        risen = self._above_since is not None and not steady and len(self._half.points) >= 12
+        quick = self._half.thirds() if risen else None
+        steep = quick is not None and _rises(quick, best, 2 * self._margin(config.climb_ratio))
+        self._climbing_since = (self._climbing_since or step) if steady or steep else None
+        return self._climbing_since is not None and step - self._climbing_since >= config.persist_steps // 2
+
+    def _gradients_faded(self) -> bool:
+        """Whether most layers' gradients have become far smaller although the loss is higher: nothing in these
+        targets can be learnt. Harder data do the opposite."""
+        return len(self._fades) == FADE_STEPS and median(self._fades) < -log(FADED)
+
+    def _is_wrong(self, thirds: tuple[float, float, float]) -> bool:
+        """Whether the loss lies above that of guessing though the run had learnt, and does not fall fast."""
+        untrained = self._untrained()
+        if untrained is None or self._best is None or self._best > untrained + log(LEARNT):
+            return False
+        values = list(self._short)
+        half = len(values) // 2
+        newest, older = median(values[-half:]), median(values[:half])
+        return (
+            min(newest, older) > untrained + log(self._config.untrained_ratio)
+            and newest > older - self._config.recovery
+        )
+
+    def _untrained(self) -> float | None:
+        """Log of the loss of a model that knows nothing: guessing, or the first losses if they lie lower (a
+        scaled loss); None when neither is known."""
+        first = median(self._first) if len(self._first) == 3 else None
+        guessing = None if self._guessing is None else log(self._guessing)
+        if first is None or guessing is None:
+            return first if guessing is None else guessing
+        return min(first, guessing)
+
+    def _evidence(self, signals: StepSignals, thirds: tuple[float, float, float], trigger: str) -> Evidence:
+        if not self._incident.is_open and self._above_since is None and self._wrong_since is None:
+            return {}
+        seen: dict[str, float | int | str] = {
+            "value": exp(median(self._short)),
+            "loss": signals.loss,
+            "lr": signals.lr,
+        }
+        if self._best is not None:
+            seen["normal"] = exp(self._best)
+            seen["ratio"] = exp(thirds[2] - self._best)
+        if trigger:
+            seen["trigger"] = trigger
+        untrained = self._untrained()
+        if trigger == "untrained" and untrained is not None:
+            seen["threshold"] = exp(untrained)
+        return seen
+
+    def rebase(self) -> None:
+        self._best = None
+        self._window.clear()
+        self._half.clear()
+        self._wrong_since = self._climbing_since = self._above_since = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "incident": self._incident.state_dict(),
+            "noise": self._noise.state_dict(),
+            "window": self._window.state(),
+            "half": self._half.state(),
+            "groups": self._groups.state_dict(),
+            "fades": list(self._fades),
+            "short": list(self._short),
+            "first": list(self._first),
+            "best": self._best,
+            "peak_lr": self._peak_lr,
+            "wrong_since": self._wrong_since,
+            "climbing_since": self._climbing_since,
+            "above_since": self._above_since,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._incident.load_state_dict(state["incident"])
+        self._noise.load_state_dict(state["noise"])
+        self._window = StepWindow(self._config.window_steps, state["window"])
+        self._half = StepWindow(self._config.window_steps // 2, state["half"])
+        self._groups.load_state_dict(state["groups"])
+        self._fades = deque(state["fades"], maxlen=FADE_STEPS)
+        self._short = deque(state["short"], maxlen=8)
+        self._first = list(state["first"])
+        self._best = state["best"]
+        self._peak_lr = state["peak_lr"]
+        self._wrong_since = state["wrong_since"]
+        self._climbing_since = state["climbing_since"]
+        self._above_since = state["above_since"]
+
+
+def _rises(thirds: tuple[float, float, float], best: float, margin: float) -> bool:
+    """Whether each third lies well above the one before: a step up, however placed, is no climb."""
+    first, middle, last = thirds
+    share = 0.25 * (last - first)
+    return last - best > margin and last - first > margin and last - middle > share and middle - first > share

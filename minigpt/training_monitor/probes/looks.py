@@ -1,0 +1,91 @@
+"""Closer looks on a slow beat, brought to the host without a wait."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from minigpt.training_monitor.armed_look import ArmedLook, arm
+from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.forward_look import MeasuredLook
+from minigpt.training_monitor.look import Look
+
+
+class LookReads:
+    """Looks on their way from the device: `push` one at its step, `look_of` that step when its signals are read."""
+
+    def __init__(self) -> None:
+        self._reads: DeferredRead[tuple[int, MeasuredLook]] = DeferredRead()
+        self._ready: dict[int, Look] = {}
+
+    def push(self, step: int, measured: MeasuredLook) -> None:
+        self._keep(self._reads.push((step, measured), measured.vector))
+
+    def look_of(self, step: int) -> Look | None:
+        """The look taken at this step, if one was."""
+        if step not in self._ready:
+            self._keep(self._reads.drain())
+        return self._ready.pop(step, None)
+
+    def _keep(self, read: tuple[tuple[int, MeasuredLook], list[float]] | None) -> None:
+        if read is not None:
+            (step, measured), values = read
+            self._ready[step] = measured.read(values)
+
+
+class LoopLooks:
+    """Looks at the first training forward of every n-th step of a loop that somebody else runs.
+
+    Not where the model is compiled: hooks would have it compiled anew. A copy of the model is not watched.
+    """
+
+    def __init__(self, model: nn.Module, every: int | None) -> None:
+        self._every, self._upcoming = every, 0
+        self._armed: ArmedLook | None = None
+        self._reads = LookReads()
+        hook = _BeforeForward(self._before_forward)
+        self._handle = model.register_forward_pre_hook(hook) if every else None
+
+    def expect(self, step: int) -> None:
+        """The next forwards belong to this step."""
+        self._upcoming, self._armed = step, None
+
+    def finish(self, step: int) -> None:
+        """The step's forwards are over."""
+        measured = self._armed.take() if self._armed is not None else None
+        if measured is not None:
+            self._reads.push(step, measured)
+        self.expect(step + 1)
+
+    def look_of(self, step: int) -> Look | None:
+        """The look taken at this step, if one was."""
+        return self._reads.look_of(step)
+
+    def close(self) -> None:
+        """Take the hook off the model."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _before_forward(self, module: nn.Module) -> None:
+        if self._every and self._upcoming % self._every == 0 and self._armed is None:
+            self._armed = arm(module)
+
+
+class _BeforeForward:
+    def __init__(self, act: Callable[[nn.Module], None]) -> None:
+        self._act = act
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+            self._act(module)
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return _Unwatched, ()
+
+
+class _Unwatched:
+    """What the hook is in a copied model."""
+
+    def __call__(self, *call: object) -> None:
+        """Nothing."""

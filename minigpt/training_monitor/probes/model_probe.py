@@ -1,0 +1,193 @@
+"""One measurement a step of a model in training, between backward (and unscaling) and clipping."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
+from minigpt.training_monitor.probes.norms import l2_norms, real_values
+from minigpt.training_monitor.probes.optimizer_steps import OptimizerSteps
+from minigpt.training_monitor.probes.parameter_table import ParameterTable
+from minigpt.training_monitor.probes.sample import WeightSample, zero_fractions
+
+ZEROS_EVERY = 16
+"""Steps between looks at exactly zero gradient elements, where no GradScaler makes them likely."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A measurement as numbers on the host."""
+
+    grad_norm: float
+    group_norms: dict[str, float]
+    weight_norms: dict[str, float]
+    update_ratios: dict[str, float]
+    optimizer_steps: float | None
+    parameters: ParameterSignals
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A step's numbers in one fp32 vector on the model's device."""
+
+    vector: Tensor
+    """[total, gradient norms, then whatever else was measured]: one copy brings all of it to the host."""
+    facts: ParameterFacts
+    members: Sequence[tuple[str, Sequence[int]]]
+    present: Sequence[int]
+    """Indices of the parameters that have a gradient."""
+    scales: Sequence[float] | None
+    """From the norm of a sampled change to that of the whole; None: there is nothing to compare with."""
+    weights: bool
+    zeros: bool
+    counted: int
+    """Optimizer counts at the vector's end."""
+    count: float | None
+    """The lowest count that was on the host already."""
+
+    @property
+    def total(self) -> Tensor:
+        """Global L2 norm of the gradients, 0-dim, for clipping and for the guard."""
+        return self.vector[0]
+
+    def read(self, values: Sequence[float], grad_scale: float = 1.0) -> Reading:
+        """The numbers from `vector.tolist()`; gradients that were still scaled are divided by `grad_scale`."""
+        rows = iter(values)
+        total = next(rows) / grad_scale
+        every = len(self.facts)
+        grads = _scattered(self.present, every, [next(rows) / grad_scale for _ in self.present])
+        weights = [next(rows) for _ in range(every)] if self.weights else None
+        updates = None if self.scales is None else [scale * next(rows) for scale in self.scales]
+        zeros = _scattered(self.present, every, [next(rows) for _ in self.present]) if self.zeros else None
+        counts = [next(rows) for _ in range(self.counted)]
+        if self.count is not None:
+            counts.append(self.count)
+        weight_norms = self._by_group(weights)
+        update_norms = self._by_group(updates)
+        return Reading(
+            grad_norm=total,
+            group_norms=self._by_group(grads),
+            weight_norms=weight_norms,
+            update_ratios={
+                name: update / weight_norms[name]
+                for name, update in update_norms.items()
+                if weight_norms.get(name)
+            },
+            optimizer_steps=min(counts, default=None),
+            parameters=ParameterSignals(self.facts, grads, weights, updates, zeros),
+        )
+
+    def _by_group(self, norms: Sequence[float | None] | None) -> dict[str, float]:
+        if norms is None:
+            return {}
+        found = ((name, [norms[i] for i in indices]) for name, indices in self.members)
+        present = ((name, [norm for norm in own if norm is not None]) for name, own in found)
+        return {name: hypot(*own) for name, own in present if own}
+
+
+def _scattered(places: Sequence[int], size: int, values: Sequence[float]) -> list[float | None]:
+    if len(places) == size:
+        return list(values)
+    row: list[float | None] = [None] * size
+    for place, value in zip(places, values, strict=True):
+        row[place] = value
+    return row
+
+
+class ModelProbe:
+    """Measures gradients, weights and the last update of a model; reads only, and never waits for a device.
+
+    Sums are deterministic: measuring the same state twice gives the same bits. Of a DTensor this rank's shard is
+    measured.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Iterable[tuple[str, nn.Parameter]],
+        optimizers: Sequence[Optimizer] = (),
+        *,
+        weights_every: int = 1,
+    ) -> None:
+        self._table = ParameterTable(model, optimizers)
+        self._optimizer_steps = OptimizerSteps(optimizers)
+        self._weights_every = weights_every
+        self._measured = 0
+        self._sample = WeightSample(self._table.tensors, self._table.home)
+        self._before: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where measurements lie."""
+        return self._table.home
+
+    @torch.no_grad()
+    def measure(self, *, count_zeros: bool = False) -> Measurement:
+        """The state of now; call it once a step. `count_zeros`: look for zero gradients out of turn."""
+        self._follow()
+        table, home = self._table, self._table.home
+        gradients = [parameter.grad for parameter in table.parameters]
+        present = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        values = [real_values(gradient) for gradient in gradients if gradient is not None]
+        norms = l2_norms(values, home)
+        parts = [torch.linalg.vector_norm(norms).reshape(1), norms]
+        weights = self._measured % self._weights_every == 0
+        if weights:
+            parts.append(l2_norms(table.tensors, home))
+        sample, before = self._sample.take(), self._before
+        if before is not None:
+            parts.append(torch.linalg.vector_norm(sample - before, dim=1).float())
+        zeros = count_zeros or self._measured % ZEROS_EVERY == 0
+        if zeros:
+            parts.append(zero_fractions(values, home))
+        counts = self._optimizer_steps.counts()
+        device_counts = [count.to(home, non_blocking=True) for count in counts if isinstance(count, Tensor)]
+        parts += [count.reshape(1).float() for count in device_counts]
+        self._before = sample
+        self._measured += 1
+        return Measurement(
+            vector=torch.cat(parts),
+            facts=table.facts,
+            members=table.members,
+            present=present,
+            scales=None if before is None else self._sample.scales,
+            weights=weights,
+            zeros=zeros,
+            counted=len(device_counts),
+            count=min((count for count in counts if not isinstance(count, Tensor)), default=None),
+        )
+
+    def _follow(self) -> None:
+        """Keep up with parameters that were added, exchanged or moved; compare nothing across that."""
+        seen = self._table.tensors
+        if self._table.refresh():
+            self._before = None
+        if self._table.tensors is not seen:
+            self._sample = WeightSample(self._table.tensors, self._table.home)
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients that are there now."""
+        return [p.grad for p in self._table.parameters if p.grad is not None]
+
+    @torch.no_grad()
+    def norm_of(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Their L2 norm, 0-dim, on this probe's device."""
+        norms = l2_norms([real_values(gradient) for gradient in gradients], self.device)
+        total: Tensor = torch.linalg.vector_norm(norms)
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next measurement compares with."""
+        before = None if self._before is None else self._before.cpu()
+        return {"measured": self._measured, "names": list(self._table.facts.names), "sample": before}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a state; the sample of a model with other parameters is left aside."""
+        self._measured = state["measured"]
+        sample = state["sample"]
+        same = state["names"] == list(self._table.facts.names) and sample is not None
+        self._before = sample.to(self.device) if same else None

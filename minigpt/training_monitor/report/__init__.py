@@ -1,0 +1,1 @@
+"""A recorded run summed up for people and programs."""

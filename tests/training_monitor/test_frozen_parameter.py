@@ -1,0 +1,152 @@
+"""frozen_parameter and no_update: weights that stand still though they should not."""
+
+import random
+from dataclasses import replace
+
+from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameter, FrozenParameterConfig
+from minigpt.training_monitor.signals import StepSignals
+from tests.training_monitor.invariant_series import (
+    FACTS,
+    NAMES,
+    assert_resumes_exactly,
+    assert_silent_when_not_finite,
+    changed,
+    facts_with,
+    healthy_step,
+    summary,
+    told,
+    with_parameters,
+)
+
+
+def build() -> FrozenParameter:
+    return FrozenParameter(FrozenParameterConfig())
+
+
+def still(signals: StepSignals) -> StepSignals:
+    return changed(signals, "blocks.1", update_norms=0.0)
+
+
+def nothing(signals: StepSignals) -> StepSignals:
+    return changed(signals, "", update_norms=0.0)
+
+
+def test_frozen_parameter_interrupts_at_the_fourth_update_when_a_block_stops_moving() -> None:
+    findings = told(build(), 40, still, since=20)
+    assert summary(findings) == [
+        ("frozen_parameter", "suspected", 23, False),
+        ("frozen_parameter", "sustained", 23, True),
+    ]
+    evidence = findings[-1].evidence
+    assert (evidence["group"], evidence["count"], evidence["since"]) == ("blocks.1", 3, 19)
+
+
+def test_frozen_parameter_interrupts_when_a_block_never_moves() -> None:
+    findings = told(build(), 40, still)
+    assert (findings[-1].step, findings[-1].interrupts) == (9, True)
+
+
+def test_frozen_parameter_is_silent_when_a_group_has_a_rate_of_zero_from_the_start() -> None:
+    facts = replace(FACTS, resting=tuple(name.startswith("blocks.0") for name in NAMES))
+
+    def resting(signals: StepSignals) -> StepSignals:
+        assert signals.parameters is not None
+        signals = with_parameters(signals, replace(signals.parameters, facts=facts))
+        return changed(signals, "blocks.0", update_norms=0.0)
+
+    assert told(build(), 40, resting) == []
+    assert told(build(), 40, resting, since=20)[-1].interrupts
+
+
+def test_frozen_parameter_is_silent_when_it_was_told_of_another_reason() -> None:
+    def outside(signals: StepSignals) -> StepSignals:
+        assert signals.parameters is not None
+        facts = facts_with(left_out=("blocks.1",))
+        return still(with_parameters(signals, replace(signals.parameters, facts=facts)))
+
+    def skipped(signals: StepSignals) -> StepSignals:
+        return replace(nothing(signals) if signals.step > 20 else signals, update_skipped=True)
+
+    def without_gradient(signals: StepSignals) -> StepSignals:
+        return changed(still(signals), "blocks.1", grad_norms=0.0)
+
+    assert told(build(), 40, outside, since=20) == []
+    assert told(build(), 40, skipped, since=20) == []
+    assert told(build(), 40, without_gradient, since=19) == []
+
+
+def test_frozen_parameter_is_silent_when_coarse_scales_cannot_take_small_steps() -> None:
+    detector = build()
+    for step in range(1, 300):
+        chance = random.Random(step)
+        signals = healthy_step(step)
+        for block in range(3):
+            if step < 40 or step > 80 or chance.random() < 0.8:
+                signals = changed(signals, f"blocks.{block}.norm", update_norms=0.0)
+        assert detector.observe(signals) == []
+
+
+def test_no_update_interrupts_at_the_third_update_when_the_step_is_never_called() -> None:
+    findings = told(build(), 40, nothing, since=20)
+    assert summary(findings) == [("no_update", "suspected", 20, False), ("no_update", "sustained", 22, True)]
+    assert findings[-1].evidence["lr"] == 1e-3
+
+
+def test_no_update_interrupts_when_the_rate_falls_to_zero() -> None:
+    def off(signals: StepSignals) -> StepSignals:
+        return replace(nothing(signals), lr=0.0, scheduled_lr=None)
+
+    findings = told(build(), 40, off, since=20)
+    assert findings[-1].interrupts
+    assert findings[-1].evidence["lr"] == 0.0
+
+
+def test_no_update_is_seen_from_the_counts_or_the_rate_alone() -> None:
+    def bare(signals: StepSignals) -> StepSignals:
+        return replace(signals, parameters=None, update_ratios={}, weight_norms={})
+
+    def not_counted(signals: StepSignals) -> StepSignals:
+        return replace(bare(signals), optimizer_steps=18.0)
+
+    detector = build()
+    findings = []
+    for step in range(1, 40):
+        signals = bare(healthy_step(step))
+        findings += detector.observe(not_counted(signals) if step >= 20 else signals)
+    assert findings[-1].interrupts
+    detector = build()
+    findings = []
+    for step in range(10, 400, 10):
+        signals = replace(bare(healthy_step(step)), optimizer_steps=None, scheduled_lr=None)
+        findings += detector.observe(replace(signals, lr=0.0) if step >= 200 else signals)
+    assert findings[-1].interrupts
+
+
+def test_no_update_is_silent_when_a_schedule_begins_or_ends_at_zero() -> None:
+    def rate(signals: StepSignals) -> StepSignals:
+        lr = max(0.0, 1e-3 * (1 - signals.step / 30)) if signals.step > 1 else 0.0
+        last = max(0.0, 1e-3 * (1 - (signals.step - 1) / 30)) if signals.step > 2 else 0.0
+        moved = signals if last > 0.0 else nothing(signals)
+        return replace(moved, lr=lr, scheduled_lr=None)
+
+    def planned(signals: StepSignals) -> StepSignals:
+        return replace(rate(signals), scheduled_lr=rate(signals).lr)
+
+    assert told(build(), 60, rate) == []
+    assert told(build(), 60, planned) == []
+
+
+def test_no_update_is_silent_when_the_rate_was_never_told() -> None:
+    def unknown(signals: StepSignals) -> StepSignals:
+        return replace(signals, lr=0.0, scheduled_lr=None, parameters=None, update_ratios={})
+
+    assert told(build(), 40, unknown) == []
+
+
+def test_frozen_parameter_resumes_exactly() -> None:
+    steps = [healthy_step(step) for step in range(1, 20)] + [
+        still(healthy_step(step)) for step in range(20, 28)
+    ]
+    steps += [nothing(healthy_step(step)) for step in range(28, 34)]
+    assert_resumes_exactly(build, [*steps, *map(healthy_step, range(34, 50))])
+    assert_silent_when_not_finite(build)
