@@ -33,11 +33,12 @@ from minigpt.data.prepare import prepare
 from minigpt.distributed.world import joined_world
 from minigpt.optim.schedule import lr_at
 from minigpt.training import step as step_module
-from minigpt.training.build import build_run, open_records
+from minigpt.training.build import build_run
 from minigpt.training.compilation import compile_model
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.observe import Observer
+from minigpt.training.records import open_records
 from minigpt.training.run import Run
 from minigpt.training.step import train_step
 from minigpt.training_monitor.deferred_read import DeferredRead

@@ -16,7 +16,7 @@ from minigpt.distributed.world import World, joined_world
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
-from minigpt.training.build import LOG_FILE, build_run, open_records, workload
+from minigpt.training.build import build_run, workload
 from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended, resume_command
 from minigpt.training.folder import (
@@ -31,6 +31,7 @@ from minigpt.training.folder import (
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
+from minigpt.training.records import LOG_FILE, open_records
 from minigpt.training.resume import corpus_of_run, health_warnings, resumed_order, what_differs
 from minigpt.training.run import Run
 from minigpt.training.save import save

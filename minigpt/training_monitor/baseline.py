@@ -24,7 +24,7 @@ class Baseline:
 
     SHORT = 8
     LONG = 64
-    EVERY = 4
+    EVERY = 8
     """The spread is taken anew after so many accepted values: it changes slowly, and costs most."""
 
     def __init__(self, min_sigma: float) -> None:

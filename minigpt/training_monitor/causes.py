@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.movements import Movement
@@ -29,6 +30,11 @@ class Circumstances:
         finding = self.findings.get(name)
         return None if finding is None else finding.evidence.get(key)
 
+    consequences: frozenset[str] = frozenset()
+    """Findings that came clearly after one that explains them."""
+    told: "Cause | None" = None
+    """The cause that the user was told when this incident first interrupted."""
+
     def any_of(self, *names: str) -> bool:
         return any(name in self.findings for name in names)
 
@@ -41,6 +47,17 @@ class Cause:
     weight: float
     reasons: tuple[Reason, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "weight": self.weight,
+            "reasons": [list(reason) for reason in self.reasons],
+        }
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> "Cause":
+        return cls(state["name"], state["weight"], tuple((key, values) for key, values in state["reasons"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -50,6 +67,8 @@ class Explanation:
     ruled_out: tuple[Reason, ...] = field(default=())
 
 
+LATE = 0.3
+"""What is left of the weight of a finding that only follows from another."""
 NAMED_BY: dict[str, tuple[str, float]] = {
     # An exact finding is its own explanation: finding -> (cause, weight).
     "unoptimized_parameter": ("missing_from_optimizer", 10),
@@ -83,7 +102,7 @@ DATA_CAUSES = {"labels_shuffled", "label_leak", "batch_repeats", "degenerate_dat
 
 def explain(case: Circumstances) -> Explanation:
     """The causes that have anything for them (never none), and what is ruled out."""
-    found: dict[str, Cause] = {}
+    found = {} if case.told is None else {case.told.name: case.told}
     for judge in (_named, *JUDGES):
         for cause in judge(case):
             if cause.name not in found or found[cause.name].weight < cause.weight:
@@ -96,7 +115,12 @@ def _named(case: Circumstances) -> list[Cause]:
     names = set(case.findings)
     if case.evidence("learning_rate_mismatch", "scheduled_lr") is None:
         names.discard("learning_rate_mismatch")  # no schedule known: only a jump, see _learning_rate
-    return [Cause(*NAMED_BY[name]) for name in case.findings if name in NAMED_BY and name in names]
+    return [
+        Cause(cause, weight * (LATE if name in case.consequences else 1.0))
+        for name in case.findings
+        if name in names and name in NAMED_BY
+        for cause, weight in [NAMED_BY[name]]
+    ]
 
 
 def _graph(case: Circumstances) -> list[Cause]:
@@ -138,28 +162,29 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
             "since": jump.since,
         }
         return [Cause("learning_rate_jump", 8.8, (("because.lr_jump", values),))]
-    causes: list[Cause] = []
-    weight = 2.0
-    reasons: list[Reason] = []
-    if case.any_of("update_ratio_high"):
-        weight += 3
-        reasons.append(("because.update_ratio", _of(case.findings["update_ratio_high"])))
-    if case.any_of("loss_divergence"):
-        weight += 1
+    return _without_a_jump(case)
+
+
+def _without_a_jump(case: Circumstances) -> list[Cause]:
+    """The rate is what it was: too high all the same, or it is the updates that changed."""
+    high = case.any_of("update_ratio_high")
+    seen: list[Reason] = [("because.update_ratio", _of(case.findings["update_ratio_high"]))] if high else []
+    weight = 2.0 + 3.0 * high + 1.0 * case.any_of("loss_divergence")
     if "update_ratio" in case.steady:
         weight -= 1.5
+    causes: list[Cause] = []
     early = case.opened_at <= max(100, 2 * case.facts.warmup_steps)
     alarming = case.any_of("update_ratio_high", "loss_divergence", "gradient_exploding", "nan_loss")
     if early and alarming and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
-        reasons.append(("because.no_warmup", {"warmup_steps": case.facts.warmup_steps}))
-        causes.append(Cause("warmup_too_short", weight + 0.5, tuple(reasons)))
-    causes.append(Cause("learning_rate_too_high", weight, tuple(reasons)))
-    if case.any_of("update_ratio_high") and not case.any_of("gradient_exploding"):
-        # Larger updates from the same rate and no larger gradients: the optimizer's memory does not fit.
-        gradients = case.moved.get("grad_norm")
-        if gradients is None or not gradients.rose:
-            causes.append(Cause("optimizer_state_stale", 4.6, (("because.updates_alone", {}),)))
-    return causes
+        reason: Reason = ("because.no_warmup", {"warmup_steps": case.facts.warmup_steps})
+        causes.append(Cause("warmup_too_short", weight + 0.5, (*seen, reason)))
+    if "lr" in case.steady and case.opened_at > case.facts.warmup_steps + 20:
+        weight -= 2.0  # this rate was right until now
+        if high:
+            causes.append(Cause("optimizer_state_stale", 6.0, (("because.updates_alone", {}),)))
+        elif case.any_of("loss_divergence") and case.steady >= {"update_ratio", "distinct_tokens"}:
+            causes.append(Cause("objective_changed", 3.5, (("because.loss_alone", {}),)))
+    return [*causes, Cause("learning_rate_too_high", max(weight, 0.5), tuple(seen))]
 
 
 def _vanishing(case: Circumstances) -> list[Cause]:

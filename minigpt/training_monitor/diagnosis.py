@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass
 from minigpt.training_monitor.causes import Circumstances, Explanation, Reason, explain
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.finding import Finding
-from minigpt.training_monitor.incidents import rank
+from minigpt.training_monitor.incidents import EXACT_RANKS, rank
 from minigpt.training_monitor.movements import Movement, sized
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.words.tables import WORDS, Words
 
-EXACT = 2
-"""Findings of a rank below this are exact: no statistics, so no "suspected"."""
 SERIOUS_RIVAL = 0.55
 """Share of the likeliest cause's weight from which another is told as well."""
 NO_NORM = -1.0
@@ -59,6 +57,8 @@ class Diagnosis:
     incident: int
     """Findings of one incident share its number; 0: none was given."""
     labels: Words
+    explanation: Explanation
+    """All causes with their weights."""
 
     def lines(self) -> list[str]:
         """The text for console and log; an incident that is over needs no advice."""
@@ -111,12 +111,14 @@ def diagnose(
         remedies=_remedies([first.name, *(cause.name for cause in serious)], finding, facts, words),
         incident=incident,
         labels=words,
+        explanation=explanation,
     )
 
 
 def _duration(finding: Finding, words: Words) -> str:
-    exact = finding.status == "suspected" and finding.interrupts and rank(finding.name) < EXACT
-    return words["broken" if exact else finding.status].format(
+    exact = finding.status == "suspected" and finding.interrupts and rank(finding.name) < EXACT_RANKS
+    at_once = finding.status == "sustained" and finding.length <= 1
+    return words["broken" if exact else "at_once" if at_once else finding.status].format(
         opened_at=finding.opened_at, length=finding.length, step=finding.step
     )
 

@@ -207,6 +207,7 @@ def _sinks(folder: str | Path | None, start_step: int) -> list[Sink]:
     sinks: list[Sink] = [ConsoleSink(show_steps=False)]
     if folder is not None:
         from minigpt.training_monitor.sinks.events import EventsSink
+        from minigpt.training_monitor.sinks.incident_curves import IncidentCurvesSink
         from minigpt.training_monitor.sinks.metrics import MetricsSink
         from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
 
@@ -215,5 +216,6 @@ def _sinks(folder: str | Path | None, start_step: int) -> list[Sink]:
             MetricsSink(path / "metrics.jsonl", keep_through=start_step),
             EventsSink(path / "events.jsonl", keep_through=start_step),
             TensorBoardSink(path / "monitor_logs", keep_through=start_step),
+            IncidentCurvesSink(path / "monitor_logs", keep_through=start_step),
         ]
     return sinks

@@ -7,7 +7,9 @@ from typing import Any
 from minigpt.training_monitor.finding import Finding
 
 MERGE_STEPS = 60
-"""Findings this close to an incident's last sign of life belong to it."""
+"""Findings this close to the last bad step of an incident that lasted, or is open, belong to it."""
+MERGE_STEPS_AFTER_A_BLIP = 16
+"""The same for one that was over by itself."""
 
 RANKS: tuple[frozenset[str], ...] = (
     # Exact invariants: what they name is the cause.
@@ -36,6 +38,30 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset(("loss_divergence", "loss_collapse")),
 )
 """From what explains most to what is only a symptom; names that stand in none come last."""
+MACHINE = frozenset(("throughput_drop", "memory_growth"))
+"""What happens to the machine explains nothing of the training: incidents of their own."""
+EXACT_RANKS = 2
+"""Findings of a rank below this are exact: what follows is their consequence, even once they are over."""
+EXPLAINING_RANKS = 5
+"""Findings of a rank below this explain others; the rest are symptoms."""
+MAY_FOLLOW = frozenset(
+    (
+        "weight_jump",
+        "weight_collapse",
+        "dead_layer",
+        "dead_units",
+        "frozen_parameter",
+        "update_ratio_high",
+        "update_ratio_low",
+        "gradient_scale_shift",
+        "gradient_underflow",
+        "overflow_streak",
+        "scale_collapse",
+    )
+)
+"""Explaining findings that may themselves follow from an earlier one: from a wrecked model, say."""
+FOLLOWS_AFTER = 8
+"""Steps after an explaining finding from which those that may follow from it are taken to."""
 GRAVE = frozenset(("nan_loss", "non_finite_gradient"))
 """Told once in an incident whatever explains them: updates are lost."""
 
@@ -56,16 +82,33 @@ class Case:
     """The newest finding of each name."""
     told: list[str] = field(default_factory=list)
     """Names that interrupted the user."""
-    cause: str | None = None
-    """What was told as the likeliest cause."""
+    cause: dict[str, Any] | None = None
+    """What was told as the likeliest cause: name, weight and reasons."""
 
     @property
     def is_open(self) -> bool:
         return any(finding.status in ("suspected", "sustained") for finding in self.members.values())
 
-    def leading(self) -> Finding:
-        """The member that explains most; among equals the first to open."""
-        return min(self.members.values(), key=lambda finding: (rank(finding.name), finding.opened_at))
+    def follows(self, finding: Finding) -> bool:
+        """Whether a finding is a consequence of one that explains and came clearly before it."""
+        explaining = [
+            member.opened_at
+            for member in self.members.values()
+            if member.name in self.told
+            and member.name != finding.name
+            and rank(member.name) < EXPLAINING_RANKS
+        ]
+        late = bool(explaining) and finding.opened_at > min(explaining) + FOLLOWS_AFTER
+        return late and (finding.name in MAY_FOLLOW or rank(finding.name) >= EXPLAINING_RANKS)
+
+    @property
+    def is_of_the_machine(self) -> bool:
+        return self.members.keys() <= MACHINE
+
+    def reaches(self, step: int) -> bool:
+        """Whether something that begins at `step` is still part of it."""
+        lasted = any(finding.status != "transient" for finding in self.members.values())
+        return step - self.seen_at <= (MERGE_STEPS if lasted else MERGE_STEPS_AFTER_A_BLIP)
 
 
 class IncidentBook:
@@ -88,7 +131,9 @@ class IncidentBook:
 
     def _entered(self, finding: Finding) -> tuple[Finding, Case]:
         case = self._case_of(finding)
-        case.seen_at = max(case.seen_at, finding.step)
+        over = finding.status in ("transient", "resolved")
+        last_bad = finding.opened_at + finding.length - 1 if over else finding.step
+        case.seen_at = max(case.seen_at, last_bad)
         case.opened_at = min(case.opened_at, finding.opened_at)
         case.members[finding.name] = finding
         if finding.interrupts:
@@ -107,8 +152,10 @@ class IncidentBook:
             if member is not None and member.opened_at == finding.opened_at:
                 return case
         # By time, not by what is still open: a lasting fault must not swallow a new one much later.
-        if self._cases and finding.opened_at - self._cases[-1].seen_at <= MERGE_STEPS:
-            return self._cases[-1]
+        of_machine = finding.name in MACHINE
+        alike = [case for case in self._cases if case.is_of_the_machine == of_machine]
+        if alike and alike[-1].reaches(finding.opened_at):
+            return alike[-1]
         self._count += 1
         self._cases.append(Case(self._count, finding.opened_at, finding.step))
         return self._cases[-1]
@@ -134,7 +181,14 @@ def _is_news(finding: Finding, case: Case) -> bool:
     if finding.name in case.told:
         lasts = finding.status == "sustained"
         return finding.name in GRAVE and lasts and case.told.count(finding.name) < 2
-    best_told = min((rank(name) for name in case.told), default=None)
+    if case.follows(finding) and finding.name not in GRAVE:
+        return False
+    still_said = [
+        name
+        for name in case.told
+        if rank(name) < EXACT_RANKS or case.members[name].status in ("suspected", "sustained")
+    ]
+    best_told = min((rank(name) for name in still_said), default=None)
     return best_told is None or rank(finding.name) < best_told or finding.name in GRAVE
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt.training_monitor.action import Action, Continue, action_event
-from minigpt.training_monitor.causes import Circumstances
+from minigpt.training_monitor.causes import Cause, Circumstances
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.registry import build_detectors
 from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
@@ -146,8 +146,13 @@ class TrainingMonitor:
             facts=self._facts,
             opened_at=case.opened_at,
             steady=steady,
+            consequences=frozenset(name for name, member in case.members.items() if case.follows(member)),
+            told=None if case.cause is None else Cause.from_dict(case.cause),
         )
-        return diagnose(finding, self._facts, self.config.language, circumstances, case.number)
+        diagnosis = diagnose(finding, self._facts, self.config.language, circumstances, case.number)
+        if finding.interrupts:
+            case.cause = diagnosis.explanation.causes[0].as_dict()
+        return diagnosis
 
     @property
     def trouble_since(self) -> int | None:

@@ -23,10 +23,11 @@ from minigpt.data.loader import Batch, StepBatches
 from minigpt.data.prepare import prepare
 from minigpt.distributed.world import World
 from minigpt.model.loss import IGNORE_INDEX
-from minigpt.training.build import build_run, open_records
+from minigpt.training.build import build_run
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.pretrain import pretrain
+from minigpt.training.records import open_records
 from minigpt.training.run import Run
 from minigpt.training.save import save
 from minigpt.training.state import restore_state

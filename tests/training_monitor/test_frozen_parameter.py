@@ -3,7 +3,10 @@
 import random
 from dataclasses import replace
 
+import torch
+
 from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameter, FrozenParameterConfig
+from minigpt.training_monitor.probes.parameter_table import ParameterTable
 from minigpt.training_monitor.signals import StepSignals
 from tests.training_monitor.invariant_series import (
     FACTS,
@@ -150,3 +153,14 @@ def test_frozen_parameter_resumes_exactly() -> None:
     steps += [nothing(healthy_step(step)) for step in range(28, 34)]
     assert_resumes_exactly(build, [*steps, *map(healthy_step, range(34, 50))])
     assert_silent_when_not_finite(build)
+
+
+def test_table_says_which_parameters_rest_in_a_group_with_a_rate_of_zero() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False))
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.0)
+    optimizer.add_param_group({"params": model[1].parameters(), "lr": 0.1})
+    table = ParameterTable(model, [optimizer])
+    assert table.facts.resting == (True, True, False)
+    optimizer.param_groups[0]["lr"] = 0.1
+    table.refresh()
+    assert table.facts.resting is None

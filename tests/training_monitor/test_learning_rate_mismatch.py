@@ -40,13 +40,14 @@ def test_mismatch_interrupts_at_the_third_step_when_the_rate_is_a_third_of_plan(
     assert findings[-1].evidence["ratio"] == pytest.approx(1 / 3)
 
 
-def test_mismatch_interrupts_at_once_when_the_rate_leaps() -> None:
-    findings = findings_of(series(lambda step: scheduled(step) * (50 if step == 60 else 1)))
-    assert summary(findings) == [
-        ("learning_rate_mismatch", "suspected", 60, False),
-        ("learning_rate_mismatch", "sustained", 60, True),
-        ("learning_rate_mismatch", "resolved", 63, False),
+def test_mismatch_interrupts_at_once_when_the_rate_leaps_and_is_transient_when_it_was_brief() -> None:
+    brief = findings_of(series(lambda step: scheduled(step) * (50 if 60 <= step < 64 else 1)))
+    assert summary(brief) == [
+        ("learning_rate_mismatch", "suspected", 60, True),
+        ("learning_rate_mismatch", "transient", 64, False),
     ]
+    lasting = findings_of(series(lambda step: scheduled(step) * (50 if step >= 60 else 1)))
+    assert [(found.status, found.step) for found in lasting] == [("suspected", 60), ("sustained", 67)]
 
 
 def test_mismatch_interrupts_when_the_rate_is_constant_in_spite_of_a_schedule() -> None:

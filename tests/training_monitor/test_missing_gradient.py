@@ -133,3 +133,38 @@ def test_missing_gradient_is_silent_when_the_optimizers_are_unknown_and_a_head_u
         return changed(replace(signals, parameters=parameters), "head", grad_norms=None)
 
     assert told(build(), 30, unknown) == []
+
+
+EXPERTS = (
+    "embedding.weight",
+    *(f"blocks.{block}.experts.{i}.weight" for block in range(2) for i in range(4)),
+)
+
+
+def test_missing_gradient_is_silent_when_a_router_leaves_an_expert_out_for_ever() -> None:
+    def left_out(signals: StepSignals) -> StepSignals:
+        return changed(signals, "blocks.1.experts.2", grad_norms=None)
+
+    facts = facts_with(names=EXPERTS)
+    detector = build()
+    steps = [healthy_step(step, facts) for step in range(1, 60)]
+    assert [
+        found for each in steps for found in detector.observe(left_out(each) if each.step > 20 else each)
+    ] == []
+    findings = [
+        found
+        for step in range(60, 70)
+        for found in detector.observe(changed(healthy_step(step, facts), "blocks.1", grad_norms=None))
+    ]
+    assert findings[-1].interrupts
+
+
+def test_missing_gradient_interrupts_late_when_every_layer_has_a_part_without_gradient() -> None:
+    findings = told(
+        build(),
+        40,
+        lambda signals: changed(
+            signals, ("blocks.0.query", "blocks.1.query", "blocks.2.query"), grad_norms=None
+        ),
+    )
+    assert (findings[-1].step, findings[-1].interrupts) == (18, True)

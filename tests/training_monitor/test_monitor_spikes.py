@@ -1,13 +1,16 @@
 """gradient_exploding and loss_spike: a firing, a quiet and a NaN series each."""
 
 import math
+import random
 
 import pytest
 
-from minigpt.training_monitor.config import ExplodingConfig, MonitorConfig
+from minigpt.training_monitor.config import ExplodingConfig, LossSpikeConfig, MonitorConfig
+from minigpt.training_monitor.detectors.loss_spike import LossSpike
 from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
-from tests.training_monitor.monitor_series import Triple, findings_of, healthy
+from tests.training_monitor.monitor_series import Triple, findings_of, healthy, signals_of
 
 
 def flat(steps: int) -> list[Triple]:
@@ -84,9 +87,52 @@ def test_loss_spike_is_transient_when_one_batch_is_hard() -> None:
     ]
 
 
-def test_loss_spike_is_sustained_when_the_loss_stays_up() -> None:
-    series = flat(50) + [(step, 4.0, 0.4) for step in range(51, 60)]
-    assert ("loss_spike", "sustained", 58, 8, True) in told(series)
+def test_loss_spike_is_sustained_when_the_loss_stays_up_and_the_norm_left_its_own_normal() -> None:
+    rule = LossSpike(LossSpikeConfig(), RunFacts())
+    series = signals_of(flat(50) + [(step, 4.0, 3.0) for step in range(51, 60)])
+    found = [finding for signals in series for finding in rule.observe(signals)]
+    assert [(finding.status, finding.step, finding.interrupts) for finding in found] == [
+        ("suspected", 51, False),
+        ("sustained", 58, True),
+    ]
+    assert found[1].evidence["trigger"] == "norm"
+
+
+def test_loss_spike_is_sustained_when_a_model_that_had_learnt_does_worse_than_guessing() -> None:
+    facts = RunFacts(vocab_size=64)
+    rule = LossSpike(LossSpikeConfig(), facts)
+    series = signals_of(flat(50) + [(step, 6.0, 0.4) for step in range(51, 60)])
+    found = [finding for signals in series for finding in rule.observe(signals)]
+    assert [(finding.status, finding.step) for finding in found] == [("suspected", 51), ("sustained", 58)]
+    assert found[1].evidence["trigger"] == "untrained"
+
+
+def test_loss_spike_never_interrupts_when_the_data_became_harder() -> None:
+    series = flat(200) + [(200 + i, 3.0 + math.exp(-i / 15), 0.4) for i in range(1, 150)]
+    assert [entry for entry in told(series) if entry[-1]] == []
+
+
+def test_exploding_says_nothing_when_the_norm_comes_back_from_a_long_dip() -> None:
+    series = (
+        flat(200)
+        + [(200 + i, 3.0, 0.003) for i in range(1, 70)]
+        + [(269 + i, 3.0, 0.3) for i in range(1, 60)]
+    )
+    assert [entry for entry in told(series) if entry[0] == "gradient_exploding"] == []
+
+
+def test_exploding_is_found_when_the_norm_climbs_by_a_few_percent_a_step() -> None:
+    series = flat(200) + [(200 + i, 3.0, 0.3 * 1.05**i) for i in range(1, 120)]
+    found = [entry for entry in told(series) if entry[0] == "gradient_exploding" and entry[-1]]
+    assert len(found) == 1
+    assert found[0][2] < 280
+
+
+def test_exploding_tells_less_of_single_spikes_when_they_are_frequent() -> None:
+    chance = random.Random(4)
+    series = [(step, 3.0, 0.3 * (chance.uniform(5, 7) if step % 20 == 0 else 1.0)) for step in range(1, 600)]
+    opened = [entry for entry in told(series) if entry[:2] == ("gradient_exploding", "suspected")]
+    assert 3 <= len(opened) < 12
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -142,7 +142,7 @@ class ForwardGrowth:
                 False,
             )
         worst: Case | None = None
-        for group, value in look.attention_logit_max.items():
+        for group, value in _finite(look.attention_logit_max).items():
             anchor = self._anchor("attention", group)
             if anchor is not None and value > max(
                 config.attention_logit_large, config.attention_logit_growth * anchor
@@ -153,7 +153,7 @@ class ForwardGrowth:
 
     def _activation(self, look: Look) -> Case | None:
         worst: Case | None = None
-        for group, value in look.activation_rms.items():
+        for group, value in _finite(look.activation_rms).items():
             anchor = self._anchor("activation", group)
             if anchor is not None and anchor > 0 and value > self._config.activation_growth * anchor:
                 case = Case(
@@ -181,7 +181,7 @@ class ForwardGrowth:
 
     def _dead_units(self, look: Look) -> Case | None:
         worst: Case | None = None
-        for group, value in look.dead_unit_fraction.items():
+        for group, value in _finite(look.dead_unit_fraction).items():
             anchor = self._anchor("dead", group)
             if anchor is not None and value > anchor + self._config.dead_unit_rise:
                 threshold = anchor + self._config.dead_unit_rise
@@ -230,10 +230,13 @@ class ForwardGrowth:
         self._anchors = dict(state["anchors"])
 
 
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Without the groups whose number is NaN or infinite: those are nan_loss's business."""
+    return {group: value for group, value in values.items() if isfinite(value)}
+
+
 def _largest(values: Mapping[str, float]) -> tuple[str, float]:
     """Group and number of the largest finite number; ("", 0.0) without any."""
-    finite = {group: value for group, value in values.items() if isfinite(value)}
-    if not finite:
-        return "", 0.0
-    group = max(finite, key=finite.__getitem__)
-    return group, finite[group]
+    finite = _finite(values)
+    group = max(finite, key=finite.__getitem__, default="")
+    return group, finite.get(group, 0.0)

@@ -16,6 +16,8 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 CLIMB_STEPS = 48
+ALONE, ALONE_TOTAL = 8.0, 1.5
+"""One group so many times above its own normal explodes alone, if the whole norm shows it at all."""
 ANCHOR_VALUES = 32
 """Accepted values, from warm-up's end, whose median is the anchor that slow drift is measured against."""
 
@@ -38,6 +40,7 @@ class GradientExploding:
         self._anchor_values: list[float] = []
         self._anchor: float | None = None
         self._climbing_since: int | None = None
+        self._alone_since: int | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0:
@@ -50,7 +53,8 @@ class GradientExploding:
         else:
             self._changes.clear()
         findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
-        if not far and not self._rule.incident.is_open and not findings:
+        alone = not far and self._one_group_rose(signals)
+        if not far and not alone and not self._rule.incident.is_open and not findings:
             self._groups.accept(signals)
         if any(finding.evidence.get("new_normal") for finding in findings):
             self._forget_anchor()
@@ -70,6 +74,8 @@ class GradientExploding:
             self._anchor_values.append(value)
             if len(self._anchor_values) == ANCHOR_VALUES:
                 self._anchor, self._anchor_values = median(self._anchor_values), []
+        if self._alone_since is not None and step - self._alone_since + 1 >= self._config.persist_steps:
+            return self._sustained(step, {"value": signals.grad_norm, "trigger": "group"})
         thirds = self._window.thirds() if self._anchor is not None and value > self._anchor + 1 else None
         if thirds is None or self._anchor is None or not self._rises(thirds):
             self._climbing_since = None
@@ -84,8 +90,21 @@ class GradientExploding:
             "ratio": exp(rise),
             "trigger": "climb",
         }
+        return self._sustained(step, evidence)
+
+    def _sustained(self, step: int, evidence: Evidence) -> list[Finding]:
         findings = self._climb.bad(step, evidence)
         return findings + (self._climb.sustain(step, evidence) if step >= self._config.first_step else [])
+
+    def _one_group_rose(self, signals: StepSignals) -> bool:
+        """Whether one group is far above its own normal and the rest are not; the total shows little of it."""
+        center = self._rule.baseline.center
+        rose = False
+        if center is not None and log(signals.grad_norm) - center > log(ALONE_TOTAL):
+            changes = sorted(self._groups.changes(signals).values())
+            rose = len(changes) >= 3 and changes[-1] > log(ALONE) and median(changes) < log(ALONE) / 3
+        self._alone_since = (self._alone_since or signals.step) if rose else None
+        return rose
 
     def _rises(self, thirds: tuple[float, float, float]) -> bool:
         """Whether the norm is far above its anchor, and still on its way up."""
@@ -116,6 +135,7 @@ class GradientExploding:
             "anchor_values": list(self._anchor_values),
             "anchor": self._anchor,
             "climbing_since": self._climbing_since,
+            "alone_since": self._alone_since,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,3 +148,4 @@ class GradientExploding:
         self._anchor_values = list(state["anchor_values"])
         self._anchor = state["anchor"]
         self._climbing_since = state["climbing_since"]
+        self._alone_since = state["alone_since"]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import Baseline
 from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.anchor import Anchor
 from minigpt.training_monitor.detectors.faint_gradients import FaintGradients
 from minigpt.training_monitor.detectors.recent import Point, Recent
 from minigpt.training_monitor.finding import Finding
@@ -70,10 +71,6 @@ class VanishingConfig:
 TINIEST = 1e-300
 MIN_HISTORY = 8
 """Accepted values before the run has a normal."""
-MIN_WARM = 40
-"""Steps from the start that are no yardstick, whatever warm-up is declared."""
-ANCHOR_VALUES = 32
-"""Accepted values, from warm-up's end, whose median is the anchor that slow drift is measured against."""
 HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
 
@@ -95,8 +92,7 @@ class GradientVanishing:
         self._baseline = Baseline(min_sigma=0.1)
         self._groups = GroupBaselines()
         self._recent = Recent(self._config.decline_steps)
-        self._anchor_values: list[Point] = []
-        self._anchor: Point | None = None
+        self._anchor = Anchor(max(config.first_step, warmup_steps))
         self._normal: Point | None = None  # level that the open incident fell from
         self._first: Point | None = None
         self._declining_since: int | None = None
@@ -207,8 +203,7 @@ class GradientVanishing:
     def _adopt_new_normal(self) -> None:
         self._normal = None
         self._declining_since = None
-        self._anchor = None
-        self._anchor_values = []
+        self._anchor.forget()
         self._baseline = Baseline(min_sigma=0.1)
         for point in self._recent.points:
             self._baseline.accept(point.norm)
@@ -221,23 +216,19 @@ class GradientVanishing:
             return
         self._baseline.accept(now.norm)
         self._groups.accept(signals)
-        if self._anchor is None and now.step > max(self._warmup_steps, MIN_WARM):
-            self._anchor_values.append(now)
-            if len(self._anchor_values) >= ANCHOR_VALUES:
-                self._anchor = Point.middle_of(self._anchor_values)
-                self._anchor_values = []
+        self._anchor.accept(now)
 
     def _usual_level(self) -> Point | None:
         """The higher of the anchor and the recent normal; None while the run has none."""
-        center = self._baseline.center
+        anchor, center = self._anchor.point, self._baseline.center
         if center is None or self._baseline.accepted < MIN_HISTORY:
-            return self._anchor
+            return anchor
         recent = Point(self._recent.newest.step, center, self._recent.typical_loss())
-        if self._anchor is None:
+        if anchor is None:
             return recent
         # After an explosion the recent level is no yardstick: its end would look like a fall.
-        recent = recent._replace(norm=min(recent.norm, self._anchor.norm - log(self._config.decline_ratio)))
-        return max(self._anchor, recent, key=self._recent.newest.fall_from)
+        recent = recent._replace(norm=min(recent.norm, anchor.norm - log(self._config.decline_ratio)))
+        return max(anchor, recent, key=self._recent.newest.fall_from)
 
     def _seen(self, signals: StepSignals, trigger: str, normal: Point | None) -> dict[str, float | int | str]:
         seen: dict[str, float | int | str] = {"value": signals.grad_norm, "floor": self._config.floor}
@@ -255,7 +246,7 @@ class GradientVanishing:
         return {**seen, **self._groups.most_changed(signals, upwards=False)}
 
     def rebase(self) -> None:
-        self._anchor, self._anchor_values = None, []
+        self._anchor.forget()
         self._baseline = Baseline(min_sigma=0.1)
         self._first = None
 
@@ -266,8 +257,7 @@ class GradientVanishing:
             "baseline": self._baseline.state_dict(),
             "groups": self._groups.state_dict(),
             "recent": [list(point) for point in self._recent.points],
-            "anchor_values": [list(point) for point in self._anchor_values],
-            "anchor": _listed(self._anchor),
+            "anchor": self._anchor.state_dict(),
             "normal": _listed(self._normal),
             "first": _listed(self._first),
             "declining_since": self._declining_since,
@@ -280,8 +270,7 @@ class GradientVanishing:
         self._baseline.load_state_dict(state["baseline"])
         self._groups.load_state_dict(state["groups"])
         self._recent = Recent(self._config.decline_steps, [Point(*values) for values in state["recent"]])
-        self._anchor_values = [Point(*values) for values in state["anchor_values"]]
-        self._anchor = _point(state["anchor"])
+        self._anchor.load_state_dict(state["anchor"])
         self._normal = _point(state["normal"])
         self._first = _point(state["first"])
         self._declining_since = state["declining_since"]

@@ -20,7 +20,7 @@ class InitialLossConfig:
 
     enabled: bool = True
     """Whether this rule runs."""
-    max_ratio: float = 1.5
+    max_ratio: float = 1.35
     """A first loss above this many times ln(vocab_size) interrupts: weights too large, a sum instead of a mean."""
     min_ratio: float = 0.5
     """A first loss below this fraction of ln(vocab_size) is noted: pretrained weights, or the labels leak."""

@@ -36,6 +36,8 @@ class LearningRateConfig:
         require(self.close_steps >= 1, f"{rule}.close_steps", self.close_steps, ">= 1")
 
 
+LEAP_LASTS = 8
+"""Steps after which a leap above the schedule is no brief one."""
 NEGLIGIBLE = 1e-4
 """Differences below this fraction of the schedule's highest rate so far, times the tolerance, do not matter either."""
 
@@ -50,6 +52,7 @@ class LearningRateMismatch:
         self._highest = 0.0
         self._off = 0
         self._moves = False
+        self._leapt = False
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         lr, scheduled = signals.lr, signals.scheduled_lr
@@ -72,8 +75,11 @@ class LearningRateMismatch:
             self._off = 0
             return self._incident.good(signals.step, self._config.close_steps, evidence)
         self._off += 1
-        findings = self._incident.bad(signals.step, evidence)
-        if self._off >= self._config.persist_steps or (leaps and scheduled > 0.0):
+        leaps = leaps and scheduled > 0.0
+        self._leapt = leaps and (self._off == 1 or self._leapt)
+        findings = self._incident.bad(signals.step, evidence, interrupts=self._leapt)
+        # Of a leap the user knows at once; whether it lasts shows later.
+        if self._off >= (LEAP_LASTS if self._leapt else self._config.persist_steps):
             findings += self._incident.sustain(signals.step, evidence)
         return findings
 
@@ -119,6 +125,7 @@ class LearningRateMismatch:
             "highest": self._highest,
             "off": self._off,
             "moves": self._moves,
+            "leapt": self._leapt,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,4 +133,4 @@ class LearningRateMismatch:
         last = state["last"]
         self._last = None if last is None else (int(last[0]), float(last[1]), float(last[2]))
         self._highest = state["highest"]
-        self._off, self._moves = state["off"], state["moves"]
+        self._off, self._moves, self._leapt = state["off"], state["moves"], state["leapt"]

@@ -94,6 +94,7 @@ class LossDivergence:
         self._first: list[float] = []  # the first losses seen: those of an untrained model, if from the start
         self._best: float | None = None
         self._peak_lr = 0.0
+        self._accepted_at = -4
         self._wrong_since: int | None = None
         self._climbing_since: int | None = None
         self._above_since: int | None = None
@@ -128,7 +129,8 @@ class LossDivergence:
         """Learns the layers' usual gradients while all is well; else how far they are from it."""
         if self._above_since is None:
             self._fades.clear()
-            if signals.finite:
+            if signals.finite and signals.step - self._accepted_at >= 4:
+                self._accepted_at = signals.step  # seldom: a shift is noticed late, and must not be learnt
                 self._groups.accept(signals)
             return
         changes = self._groups.changes(signals) if signals.step % 2 else {}
@@ -233,6 +235,7 @@ class LossDivergence:
             "first": list(self._first),
             "best": self._best,
             "peak_lr": self._peak_lr,
+            "accepted_at": self._accepted_at,
             "wrong_since": self._wrong_since,
             "climbing_since": self._climbing_since,
             "above_since": self._above_since,
@@ -249,6 +252,7 @@ class LossDivergence:
         self._first = list(state["first"])
         self._best = state["best"]
         self._peak_lr = state["peak_lr"]
+        self._accepted_at = state["accepted_at"]
         self._wrong_since = state["wrong_since"]
         self._climbing_since = state["climbing_since"]
         self._above_since = state["above_since"]

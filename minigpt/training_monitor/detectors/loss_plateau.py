@@ -54,11 +54,10 @@ class LossPlateau:
         self._config = config
         self._speaks_at = max(config.first_step, facts.warmup_steps + config.first_step // 4)
         self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else None
-        self._resumed = facts.resumed
         self._incident = Incident("loss_plateau")
         self._window = StepWindow(config.window_steps)
         self._first: list[float] = []
-        self._over = facts.resumed
+        self._over = facts.resumed or self._guessing is None  # nothing to tell a beginning from a plateau by
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if self._over or not isfinite(signals.loss) or signals.loss <= 0:
@@ -72,7 +71,7 @@ class LossPlateau:
         if signals.step < self._speaks_at or (signals.step % 4 and not self._incident.is_open):
             return []
         level, first = median([loss for _, loss in self._window.points]), median(self._first)
-        untrained = self._guessing is None or first > log(NEAR_GUESSING * self._guessing)
+        untrained = self._guessing is not None and first > log(NEAR_GUESSING * self._guessing)
         evidence = {
             "value": exp(level),
             "normal": exp(first),

@@ -4,10 +4,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.checks import STRICT, require
-from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place, without_experts
+from minigpt.training_monitor.detectors.absence import (
+    Absence,
+    Facts,
+    kind,
+    named,
+    out_of_place,
+    without_experts,
+)
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
-from minigpt.training_monitor.parameter_signals import ParameterSignals
+from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
 from minigpt.training_monitor.signals import StepSignals
 
 
@@ -29,6 +36,10 @@ class MissingGradientConfig:
     def __post_init__(self) -> None:
         for name in ("persist_steps", "first_steps", "close_steps"):
             require(getattr(self, name) >= 1, f"missing_gradient.{name}", getattr(self, name), ">= 1")
+
+
+LONG = 6
+"""Times first_steps that a parameter without its like elsewhere may wait for a first gradient."""
 
 
 class MissingGradient:
@@ -63,7 +74,7 @@ class MissingGradient:
             return self._incident.good(step, self._config.close_steps, {})
         never = absence.never(self._config.first_steps)
         if never and absence.present:
-            never = out_of_place(facts, set(never), absence.present)
+            never = [*out_of_place(facts, set(never), absence.present), *self._unused_within(facts)]
         lost = without_experts(facts, {*absence.overdue(), *never})
         shown = lost or without_experts(facts, absence.gone())
         if not shown:
@@ -73,6 +84,18 @@ class MissingGradient:
         frozen = {name for name, trainable in zip(facts.names, facts.trainable, strict=True) if not trainable}
         evidence["trainable"] = not shown <= frozen
         return self._unusual(step, evidence, lasting=bool(lost))
+
+    def _unused_within(self, facts: ParameterFacts) -> list[str]:
+        """Parameters of a layer in use that have had no gradient for long, though an optimizer waits for it."""
+        never = set(self._parameters.never(LONG * self._config.first_steps))
+        if facts.optimized is None or not never:
+            return []
+        used = {group for name, group in zip(facts.names, facts.groups, strict=True) if name not in never}
+        rows = zip(facts.names, facts.groups, facts.optimized, strict=True)
+        # Only of numbered layers: a part of the model beside them (a head, a mask token) may have no use here.
+        return [
+            n for n, group, optimized in rows if n in never and optimized and group in used & _layers(facts)
+        ]
 
     def _absent(self, parameters: ParameterSignals) -> list[bool | None]:
         facts = parameters.facts
@@ -123,3 +146,8 @@ class MissingGradient:
         self._groups.load_state_dict(state["groups"])
         self._known_groups = dict.fromkeys(state["known_groups"])
         self._incident.load_state_dict(state["incident"])
+
+
+def _layers(facts: ParameterFacts) -> set[str]:
+    """The groups that are numbered layers."""
+    return {group for group in facts.groups if kind(group) != group}

@@ -141,7 +141,7 @@ RULES: dict[str, Rule] = {
         ("grad_norm",),
     ),
     "update_ratio": Rule(
-        lambda config, facts: UpdateRatio(config.update_ratio),
+        lambda config, facts: UpdateRatio(config.update_ratio, facts),
         ("update_ratio_high", "update_ratio_low"),
         ("update_ratios",),
     ),

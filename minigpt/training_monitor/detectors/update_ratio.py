@@ -1,14 +1,15 @@
 """update_ratio_high and update_ratio_low: the updates are too large, or far smaller, than the weights need."""
 
 from dataclasses import dataclass
-from math import exp, inf, isfinite, log, sqrt
+from math import exp, inf, isfinite, log
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.matrix_ratios import MatrixRatios
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
-from minigpt.training_monitor.parameter_signals import ParameterFacts
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 
@@ -58,11 +59,6 @@ class UpdateRatioConfig:
 
 
 MIN_HISTORY = 16
-ZERO_RMS = 1e-4
-"""Weights that start smaller (zero-initialised outputs) are judged once their ratio has come down."""
-EMBEDDINGS = ("embed", "wte", "wpe", "tok", "lm_head", "pos_")
-EMBEDDING_LEEWAY = 1.4
-"""Times `high` that an embedding's ratio must be: it moves more than a matrix, being small at first."""
 PAST_PEAK, SETTLED_STEPS = 0.98, 20
 """The learning rate has passed its peak when it was below this fraction of it for so many steps."""
 BEYOND_PEAK, BEYOND_RISE = 1.5, 3.0
@@ -80,18 +76,15 @@ class UpdateRatio:
     The ratio seen at step t is of the update that ended step t-1: it goes with that step's rate and gradient.
     """
 
-    def __init__(self, config: UpdateRatioConfig) -> None:
+    def __init__(self, config: UpdateRatioConfig, facts: RunFacts) -> None:
         self._config = config
         self._high = Incident("update_ratio_high")
         self._low = Incident("update_ratio_low")
         self._normal = Baseline(min_sigma=0.1)  # log(median ratio / lr)
         self._gradients = Baseline(min_sigma=0.1)
         self._before: tuple[float, float] | None = None  # (lr, grad norm) of the step before
-        self._facts: ParameterFacts | None = None
-        self._matrices: list[tuple[int, str]] = []
-        self._started: dict[str, bool] = {}  # whether a matrix may be judged by the absolute threshold
-        self._excess: dict[str, int] = {}  # matrix -> step since which its ratio is too high
-        self._embedding_high = 0
+        self._matrices = MatrixRatios(config.persist_steps)
+        self._from_start = not facts.resumed  # else the peak of the learning rate is not known
         self._peak_lr = 0.0
         self._steps_past_peak = 0
         self._risen_since: int | None = None
@@ -99,18 +92,21 @@ class UpdateRatio:
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         before, self._before = self._before, (signals.lr, signals.grad_norm)
-        ratios = self._ratios(signals)
+        ratios = self._matrices.of(signals)
         if not ratios or before is None or not isfinite(before[1]) or not signals.finite:
             return []
         if not isfinite(sum(ratios.values())):
             return []
-        excess = self._too_high(signals.step, ratios) or self._embedding_too_high(signals)
+        early = signals.step <= self._config.early_steps
+        limit = self._config.early_high if early else self._config.high
+        excess = self._matrices.too_high(signals.step, ratios, limit)
+        excess = excess or self._matrices.embedding_too_high(signals, limit)
         middle = median(list(ratios.values()))
         relative = self._relative(signals.step, middle, *before) if middle > 0 else ""
         if excess or relative == "risen":
             worst = excess or max(ratios, key=ratios.__getitem__)
             value = ratios[worst] if worst in ratios else signals.update_ratios[worst]
-            return self._is_high(signals, worst, value, len(self._excess), len(ratios))
+            return self._is_high(signals, worst, value, self._matrices.excess, len(ratios))
         largest = max(ratios.values())
         calm: Evidence = {"value": largest, **self._compared(largest, before[0]), "lr": before[0]}
         findings = self._high.good(signals.step, self._config.close_steps, calm) if self._high.is_open else []
@@ -122,54 +118,6 @@ class UpdateRatio:
         if lasts and signals.step >= self._config.first_step:
             findings += self._low.sustain(signals.step, evidence)
         return findings
-
-    def _ratios(self, signals: StepSignals) -> dict[str, float]:
-        """Update / weight ratio of every matrix; of the layer groups where no parameters are known."""
-        parameters = signals.parameters
-        if parameters is None or parameters.update_norms is None or parameters.weight_norms is None:
-            groups = {name: ratio for name, ratio in signals.update_ratios.items() if not _is_embedding(name)}
-            for group in groups:
-                self._started.setdefault(group, False)
-            return groups
-        weights, updates = parameters.weight_norms, parameters.update_norms
-        if parameters.facts is not self._facts:
-            self._facts, self._matrices = parameters.facts, _matrices(parameters.facts)
-            for index, name in self._matrices:
-                trained = weights[index] > ZERO_RMS * sqrt(parameters.facts.sizes[index])
-                self._started.setdefault(name, trained)
-        return {name: updates[index] / weights[index] for index, name in self._matrices if weights[index] > 0}
-
-    def _too_high(self, step: int, ratios: dict[str, float]) -> str:
-        """The matrix whose ratio has been too high for persist_steps; the one furthest above; "" for none."""
-        config = self._config
-        limit = config.early_high if step <= config.early_steps else config.high
-        if max(ratios.values()) <= limit and not self._excess and all(self._started.values()):
-            return ""  # nearly always
-        lasting = ""
-        for name, ratio in ratios.items():
-            if ratio <= limit:
-                if ratio < config.high:
-                    self._started[name] = True
-                self._excess.pop(name, None)
-            elif self._started.get(name):
-                since = self._excess.setdefault(name, step)
-                if step - since + 1 >= config.persist_steps and ratio > ratios.get(lasting, 0.0):
-                    lasting = name
-        return lasting
-
-    def _embedding_too_high(self, signals: StepSignals) -> str:
-        """The embedding (as a layer group) that is written anew: rare tokens cannot make it so."""
-        limit = EMBEDDING_LEEWAY * self._config.high
-        self._embedding_high = self._embedding_high + 1 if self._embedding(signals, limit) else 0
-        return self._embedding(signals, limit) if self._embedding_high >= self._config.persist_steps else ""
-
-    def _embedding(self, signals: StepSignals, limit: float) -> str:
-        if signals.step <= self._config.early_steps:
-            return ""
-        for group, ratio in signals.update_ratios.items():
-            if limit < ratio < inf and _is_embedding(group):
-                return group
-        return ""
 
     def _relative(self, step: int, middle: float, lr: float, grad_norm: float) -> str:
         """risen or fallen, when the median has been so for long enough; learns from normal steps."""
@@ -201,6 +149,8 @@ class UpdateRatio:
         """Log of how far the learning rate is above its own former peak, once it had begun to fall from there; else
         0. Warm-up reaches a peak and restarts return to it: going well beyond is no schedule's intent.
         """
+        if not self._from_start:
+            return 0.0
         if lr < PAST_PEAK * self._peak_lr:
             self._steps_past_peak += 1
         if self._steps_past_peak < SETTLED_STEPS:
@@ -258,11 +208,9 @@ class UpdateRatio:
             "normal": self._normal.state_dict(),
             "gradients": self._gradients.state_dict(),
             "before": None if self._before is None else list(self._before),
-            "started": dict(self._started),
-            "excess": dict(self._excess),
             "peak_lr": self._peak_lr,
             "steps_past_peak": self._steps_past_peak,
-            "embedding_high": self._embedding_high,
+            "matrices": self._matrices.state_dict(),
             "risen_since": self._risen_since,
             "fallen_since": self._fallen_since,
         }
@@ -274,25 +222,8 @@ class UpdateRatio:
         self._gradients.load_state_dict(state["gradients"])
         before = state["before"]
         self._before = None if before is None else (before[0], before[1])
-        self._started = dict(state["started"])
-        self._excess = dict(state["excess"])
         self._peak_lr = state["peak_lr"]
         self._steps_past_peak = state["steps_past_peak"]
-        self._embedding_high = state["embedding_high"]
+        self._matrices.load_state_dict(state["matrices"])
         self._risen_since = state["risen_since"]
         self._fallen_since = state["fallen_since"]
-
-
-def _is_embedding(name: str) -> bool:
-    lowered = name.lower()
-    return any(word in lowered for word in EMBEDDINGS)
-
-
-def _matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
-    """Index and name of the parameters large enough to be matrices, without embeddings and heads."""
-    smallest = 4 * sqrt(max(facts.sizes, default=0))
-    return [
-        (index, name)
-        for index, (name, size) in enumerate(zip(facts.names, facts.sizes, strict=True))
-        if size >= smallest and facts.trainable[index] and not _is_embedding(name)
-    ]

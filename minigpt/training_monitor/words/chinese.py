@@ -16,6 +16,7 @@ LABELS: dict[str, str] = {
     "suspected": "疑似，首次出现于第 {opened_at} 步；仅凭一次观察还不能判断是否持续",
     "broken": "自第 {opened_at} 步起；属于精确判据，并非统计推断",
     "transient": "瞬时波动：自第 {opened_at} 步起共 {length} 步，第 {step} 步自行恢复",
+    "at_once": "自第 {opened_at} 步起；幅度太大，不再等待观察",
     "sustained": "持续：自第 {opened_at} 步起已 {length} 步",
     "resolved": "第 {step} 步已恢复，自第 {opened_at} 步起共 {length} 步",
     "update.refused": "本次参数更新未执行",
@@ -33,7 +34,8 @@ LABELS: dict[str, str] = {
     "because.lr_fell": "学习率自第 {since} 步起由 {before} 变为 {after}",
     "because.update_ratio": "一次更新达到权重大小的 {value}，本次训练通常为 {normal}",
     "because.no_warmup": "warmup 只有 {warmup_steps} 步",
-    "because.updates_alone": "更新量变了，而梯度和学习率没有变",
+    "because.updates_alone": "更新量变了，而学习率没有变",
+    "because.loss_alone": "学习率、更新量和数据构成都与之前一样",
     "because.group": "{group} 的上升远超其余部分",
     "cleared.lr": "学习率（没有变化）",
     "cleared.data": "数据（批次构成与之前一致）",
@@ -130,6 +132,7 @@ CAUSES: dict[str, str] = {
     "learning_rate_too_high": "对模型目前的状态而言学习率过高",
     "warmup_too_short": "学习率上升过快：warmup 太短",
     "optimizer_state_stale": "优化器的二阶矩与当前梯度不再匹配",
+    "objective_changed": "损失被推高而不是降低：符号错误、目标函数改变，或目标的含义变了",
     "backward_fades": "反向信号逐渐消失：某条路径饱和或被 detach、损失被屏蔽，或过深而缺少残差",
     "not_learning": "模型没有学到东西：学习率、数据或初始化",
     "weights_not_finite": "权重中已有 NaN 或无穷",
@@ -183,6 +186,7 @@ REMEDIES: dict[str, str] = {
     "backward_fades": "查看哪些参数没有梯度：--set training.check_grad_flow=true\n"
     "排除 fp16 的影响：--set training.mixed_precision=off\n"
     "若损失仍在下降，可调低下限：--set monitor.gradient_vanishing.floor={lower_floor}",
+    "objective_changed": "检查该步前后损失函数与目标有何变化\n回到出错之前：--resume healthy",
     "not_learning": "提高学习率：--set optimizer.learning_rate={higher_lr}\n"
     "查看哪些参数有梯度：--set training.check_grad_flow=true",
     "weights_not_finite": "回到最后一个健康的检查点：--resume healthy",

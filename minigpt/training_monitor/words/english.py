@@ -17,6 +17,7 @@ LABELS: dict[str, str] = {
     "suspected": "suspected, first seen at step {opened_at}; one look is not enough to tell whether it lasts",
     "broken": "since step {opened_at}; exact, not a matter of statistics",
     "transient": "transient: {length} step(s) from step {opened_at}, over by itself at step {step}",
+    "at_once": "since step {opened_at}; too large to wait and see",
     "sustained": "sustained since step {opened_at} ({length} steps so far)",
     "resolved": "resolved at step {step}, after {length} steps from step {opened_at}",
     "update.refused": "the update was not applied",
@@ -34,7 +35,8 @@ LABELS: dict[str, str] = {
     "because.lr_fell": "the learning rate went from {before} to {after} from step {since} on",
     "because.update_ratio": "an update is {value} of the weights' size, usual for this run {normal}",
     "because.no_warmup": "warm-up is {warmup_steps} steps",
-    "because.updates_alone": "the updates changed, the gradients and the rate did not",
+    "because.updates_alone": "the updates changed, the learning rate did not",
+    "because.loss_alone": "learning rate, updates and make-up of the data are as before",
     "because.group": "{group} rose far more than the rest",
     "cleared.lr": "the learning rate (unchanged)",
     "cleared.data": "the data (make-up of the batches as before)",
@@ -136,6 +138,8 @@ CAUSES: dict[str, str] = {
     "learning_rate_too_high": "the learning rate is too high for where the model is",
     "warmup_too_short": "the learning rate rises too fast: warm-up is too short",
     "optimizer_state_stale": "the optimizer's second moment does not fit the gradients any more",
+    "objective_changed": "the loss is driven up, not down: a wrong sign, another objective, or targets that mean "
+    "something else",
     "backward_fades": "the backward signal fades: a saturated or detached path, a masked loss, or too deep without a "
     "residual path",
     "not_learning": "the model learns nothing: learning rate, data or initialization",
@@ -193,6 +197,8 @@ REMEDIES: dict[str, str] = {
     "backward_fades": "look which parameters get no gradient: --set training.check_grad_flow=true\n"
     "rule fp16 out: --set training.mixed_precision=off\n"
     "if the loss does fall, lower the floor: --set monitor.gradient_vanishing.floor={lower_floor}",
+    "objective_changed": "look at what changed in the loss and in the targets at that step\n"
+    "go back to before it: --resume healthy",
     "not_learning": "raise the learning rate: --set optimizer.learning_rate={higher_lr}\n"
     "see which parameters get gradients: --set training.check_grad_flow=true",
     "weights_not_finite": "go back to the last healthy checkpoint: --resume healthy",

@@ -1,0 +1,97 @@
+"""Update / weight ratios of a model's matrices, and which of them is too high by any measure."""
+
+from math import inf, sqrt
+from typing import Any
+
+from minigpt.training_monitor.parameter_signals import ParameterFacts
+from minigpt.training_monitor.signals import StepSignals
+
+ZERO_RMS = 1e-4
+"""Weights that start smaller (zero-initialised outputs) are judged once their ratio has come down."""
+EMBEDDINGS = ("embed", "wte", "wpe", "tok", "lm_head", "pos_")
+EMBEDDING_LEEWAY = 1.4
+"""Times the limit that an embedding's ratio must be: it moves more than a matrix, being small at first."""
+
+
+class MatrixRatios:
+    """Embeddings (rare tokens) and vectors (gains, biases) are left out of the ratios."""
+
+    def __init__(self, persist_steps: int) -> None:
+        self._persist_steps = persist_steps
+        self._facts: ParameterFacts | None = None
+        self._matrices: list[tuple[int, str]] = []
+        self._started: dict[str, bool] = {}  # whether a matrix may be judged by the absolute threshold
+        self._excess: dict[str, int] = {}  # matrix -> step since which its ratio is too high
+        self._embedding_high = 0
+
+    @property
+    def excess(self) -> int:
+        """How many matrices are too high now."""
+        return len(self._excess)
+
+    def of(self, signals: StepSignals) -> dict[str, float]:
+        """Update / weight ratio of every matrix; of the layer groups where no parameters are known."""
+        parameters = signals.parameters
+        if parameters is None or parameters.update_norms is None or parameters.weight_norms is None:
+            groups = {name: ratio for name, ratio in signals.update_ratios.items() if not _is_embedding(name)}
+            for group in groups:
+                self._started.setdefault(group, False)
+            return groups
+        weights, updates = parameters.weight_norms, parameters.update_norms
+        if parameters.facts is not self._facts:
+            self._facts, self._matrices = parameters.facts, _matrices(parameters.facts)
+            for index, name in self._matrices:
+                trained = weights[index] > ZERO_RMS * sqrt(parameters.facts.sizes[index])
+                self._started.setdefault(name, trained)
+        return {name: updates[index] / weights[index] for index, name in self._matrices if weights[index] > 0}
+
+    def too_high(self, step: int, ratios: dict[str, float], limit: float) -> str:
+        """The matrix whose ratio has been too high for persist_steps; the one furthest above; "" for none."""
+        if max(ratios.values()) <= limit and not self._excess and all(self._started.values()):
+            return ""  # nearly always
+        lasting = ""
+        for name, ratio in ratios.items():
+            if ratio <= limit:
+                self._started[name] = True
+                self._excess.pop(name, None)
+            elif self._started.get(name):
+                since = self._excess.setdefault(name, step)
+                if step - since + 1 >= self._persist_steps and ratio > ratios.get(lasting, 0.0):
+                    lasting = name
+        return lasting
+
+    def embedding_too_high(self, signals: StepSignals, limit: float) -> str:
+        """The embedding (as a layer group) that has been written anew for persist_steps; "" for none."""
+        found = ""
+        for group, ratio in signals.update_ratios.items():
+            if EMBEDDING_LEEWAY * limit < ratio < inf and _is_embedding(group):
+                found = group
+        self._embedding_high = self._embedding_high + 1 if found else 0
+        return found if self._embedding_high >= self._persist_steps else ""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "started": dict(self._started),
+            "excess": dict(self._excess),
+            "embedding_high": self._embedding_high,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._started = dict(state["started"])
+        self._excess = dict(state["excess"])
+        self._embedding_high = state["embedding_high"]
+
+
+def _is_embedding(name: str) -> bool:
+    lowered = name.lower()
+    return any(word in lowered for word in EMBEDDINGS)
+
+
+def _matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
+    """Index and name of the parameters large enough to be matrices, without embeddings and heads."""
+    smallest = 4 * sqrt(max(facts.sizes, default=0))
+    return [
+        (index, name)
+        for index, (name, size) in enumerate(zip(facts.names, facts.sizes, strict=True))
+        if size >= smallest and facts.trainable[index] and not _is_embedding(name)
+    ]

@@ -1,0 +1,136 @@
+"""The leap that updates make when an optimizer begins with fresh moments, and how it settles."""
+
+from math import exp, isfinite, log
+from typing import Any
+
+from minigpt.training_monitor.baseline import median
+from minigpt.training_monitor.detectors.last_step import LastStep
+from minigpt.training_monitor.signals import StepSignals
+
+SMOOTHING = 0.1
+"""Weight of the newest step in what is normal."""
+EVERY = 4
+"""Steps between looks at each layer, once their normals are known."""
+NOISE = 8.0
+"""Mean absolute deviations (log space) that a leap must exceed."""
+MOST = 12.0
+"""A larger leap is not one of fresh moments, whose updates are at most about as large as the learning rate."""
+STEADY = log(1.6)
+"""Gradient norm and learning rate within this factor of what they were have not changed."""
+STEADY_LOSS = log(1.05)
+ALIKE = 0.4
+"""A layer leaps with the others from this share of the middle leap on (log space)."""
+MOST_LAYERS = 0.7
+"""Share of the layers that must leap alike."""
+STAYS = 0.2
+"""One step later at least this share of the leap must be left: what is over at once was another hiccup."""
+SETTLES = 0.65
+"""And in the end at most this share: what stays is another rate, or another optimizer."""
+
+
+class MomentLeap:
+    """Follows the sum of all layers' updates per unit of learning rate.
+
+    Adam's fresh moments make updates leap up, momentum's make them fall; gradients, loss and rate do not move then.
+    """
+
+    def __init__(self, leap_ratio: float, min_history: int, patience: int) -> None:
+        self._least = log(leap_ratio)
+        self._min_history = min_history
+        self._patience = patience
+        self._layers: dict[str, float] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._accepted = 0
+        self._mean = self._deviation = self._grad = self._loss = 0.0
+        self._first: float | None = None
+        self._waited = 0
+        self._layers.clear()
+
+    def observe(self, signals: StepSignals, last: LastStep) -> float | None:
+        """How many times their normal the updates had become, at the step that shows it; None: nothing to say."""
+        ratios = signals.update_ratios
+        total = sum(ratios.values())
+        if (
+            not 0.0 < total < float("inf")
+            or last.lr <= 0.0
+            or last.grad_norm <= 0.0
+            or not isfinite(signals.loss)
+        ):
+            return None
+        update = log(total / last.lr)
+        off = update - self._mean
+        if self._first is not None:
+            return self._waiting(off / self._first)
+        known = self._accepted >= self._min_history
+        if known and abs(off) > max(self._least, NOISE * self._deviation):
+            self._waited += 1
+            if self._waited == 1 and self._for_no_reason(signals, last, off):
+                self._first, self._waited = off, 0
+            elif self._waited >= self._patience:
+                self._forget()
+            return None
+        self._waited = 0
+        self._accept(signals, last, update)
+        return None
+
+    def _waiting(self, left: float) -> float | None:
+        assert self._first is not None
+        self._waited += 1
+        if (self._waited == 1 and left < STAYS) or self._waited >= self._patience:
+            self._forget()
+        elif left < SETTLES:
+            first = exp(self._first)
+            self._forget()
+            return first
+        return None
+
+    def _for_no_reason(self, signals: StepSignals, last: LastStep, off: float) -> bool:
+        """Whether most layers leapt alike, and gradients, loss and rate are as they were."""
+        if abs(off) > log(MOST) or signals.lr <= 0.0 or abs(log(signals.lr / last.lr)) > STEADY:
+            return False
+        if abs(log(last.grad_norm) - self._grad) > STEADY or signals.loss <= 0.0:
+            return False
+        if abs(log(signals.loss) - self._loss) > STEADY_LOSS:
+            return False
+        layers = self._per_layer(signals, last.lr)
+        leaps = [layers[name] - self._layers[name] for name in layers if name in self._layers]
+        middle = median(leaps) if leaps else 0.0
+        if abs(middle) < self._least:
+            return False
+        return sum(leap / middle > ALIKE for leap in leaps) >= MOST_LAYERS * len(leaps)
+
+    def _per_layer(self, signals: StepSignals, lr: float) -> dict[str, float]:
+        ratios = signals.update_ratios.items()
+        return {name: log(ratio / lr) for name, ratio in ratios if 0.0 < ratio < float("inf")}
+
+    def _accept(self, signals: StepSignals, last: LastStep, update: float) -> None:
+        rate = max(SMOOTHING, 1 / (self._accepted + 1))
+        if self._accepted:
+            self._deviation += rate * (abs(update - self._mean) - self._deviation)
+        self._mean += rate * (update - self._mean)
+        self._grad += rate * (log(last.grad_norm) - self._grad)
+        if signals.loss > 0.0:
+            self._loss += rate * (log(signals.loss) - self._loss)
+        if self._accepted < self._min_history or self._accepted % EVERY == 0:
+            rate = max(1 - (1 - SMOOTHING) ** EVERY, rate)
+            for name, value in self._per_layer(signals, last.lr).items():
+                usual = self._layers.get(name, value)
+                self._layers[name] = usual + rate * (value - usual)
+        self._accepted += 1
+
+    def rebase(self) -> None:
+        """All is learnt anew."""
+        self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, f"_{name}") for name in STATE} | {"layers": dict(self._layers)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in STATE:
+            setattr(self, f"_{name}", state[name])
+        self._layers = dict(state["layers"])
+
+
+STATE = ("accepted", "mean", "deviation", "grad", "loss", "first", "waited")
