@@ -41,6 +41,7 @@ class GradientExploding:
         self._anchor: float | None = None
         self._climbing_since: int | None = None
         self._alone_since: int | None = None
+        self._center_before: float | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0:
@@ -53,11 +54,13 @@ class GradientExploding:
         else:
             self._changes.clear()
         findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
-        alone = not far and self._one_group_rose(signals)
+        alone = self._one_group_rose(signals, center)
         if not far and not alone and not self._rule.incident.is_open and not findings:
             self._groups.accept(signals)
-        if any(finding.evidence.get("new_normal") for finding in findings):
-            self._forget_anchor()
+        since = signals.step if self._alone_since is None else self._alone_since
+        adopted = signals.step - since >= self._config.readmit_steps
+        if adopted or any(finding.evidence.get("new_normal") for finding in findings):
+            self._forget_levels()
         if not findings and not self._rule.incident.is_open:
             findings = self._climbing(signals)
         return [self._with_group(finding, signals) for finding in findings]
@@ -96,11 +99,14 @@ class GradientExploding:
         findings = self._climb.bad(step, evidence)
         return findings + (self._climb.sustain(step, evidence) if step >= self._config.first_step else [])
 
-    def _one_group_rose(self, signals: StepSignals) -> bool:
-        """Whether one group is far above its own normal and the rest are not; the total shows little of it."""
-        center = self._rule.baseline.center
+    def _one_group_rose(self, signals: StepSignals, center: float | None) -> bool:
+        """Whether one group is far above its own normal and the rest are not; the total may show little of it."""
+        # The total's own normal follows such a rise within a few steps: what counts is the one from before.
+        self._center_before = center if self._alone_since is None else self._center_before
         rose = False
-        if center is not None and log(signals.grad_norm) - center > log(ALONE_TOTAL):
+        if self._center_before is not None and log(signals.grad_norm) - self._center_before > log(
+            ALONE_TOTAL
+        ):
             changes = sorted(self._groups.changes(signals).values())
             rose = len(changes) >= 3 and changes[-1] > log(ALONE) and median(changes) < log(ALONE) / 3
         self._alone_since = (self._alone_since or signals.step) if rose else None
@@ -112,8 +118,9 @@ class GradientExploding:
         assert self._anchor is not None
         return first < middle < last and last - self._anchor > log(2 * self._config.min_ratio)
 
-    def _forget_anchor(self) -> None:
+    def _forget_levels(self) -> None:
         self._anchor, self._anchor_values, self._climbing_since = None, [], None
+        self._groups, self._alone_since = GroupBaselines(), None
         self._window.clear()
 
     def _with_group(self, finding: Finding, signals: StepSignals) -> Finding:
@@ -122,7 +129,7 @@ class GradientExploding:
 
     def rebase(self) -> None:
         self._rule.rebase()
-        self._forget_anchor()
+        self._forget_levels()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -136,6 +143,7 @@ class GradientExploding:
             "anchor": self._anchor,
             "climbing_since": self._climbing_since,
             "alone_since": self._alone_since,
+            "center_before": self._center_before,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -149,3 +157,4 @@ class GradientExploding:
         self._anchor = state["anchor"]
         self._climbing_since = state["climbing_since"]
         self._alone_since = state["alone_since"]
+        self._center_before = state["center_before"]

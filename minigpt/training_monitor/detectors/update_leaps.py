@@ -34,10 +34,11 @@ class UpdateLeaps:
         self._limits = [inf] * size
         self._seen = 0
         self._open: dict[int, float] = {}
+        self._before: Sequence[float] = ()
 
     def forget_open(self) -> None:
         """A step is missing: what leapt before it cannot be confirmed."""
-        self._open = {}
+        self._open, self._before = {}, ()
 
     def take(
         self, updates: Sequence[float], grads: Sequence[float | None], *, steady: bool
@@ -49,6 +50,7 @@ class UpdateLeaps:
         back = [i for i, leap in self._open.items() if self._is_back(i, updates[i], grads, leap)]
         confirmed = {i: self._open[i] for i in back} if 2 * len(back) >= len(self._open) else {}
         self._open = {i: updates[i] for i in self._leapt(updates, grads)} if steady else {}
+        self._before = updates
         self._seen += 1
         young = self.accepted < self._min_history
         if not self._open and (young or self._seen % EVERY == 0):
@@ -60,12 +62,21 @@ class UpdateLeaps:
             return []
         found = [i for i, limit in enumerate(self._limits) if updates[i] > limit]
         ratio = self._leap_ratio
-        leapt = {i for i in found if updates[i] > ratio * self.normal[i] * self._gradient_rise(i, grads)}
+        leapt = {
+            i
+            for i in found
+            if updates[i] > ratio * self.normal[i] * self._gradient_rise(i, grads)
+            and self._rose(i, updates[i])
+        }
         if not leapt or 2 * len(leapt) >= len(updates):
             return sorted(leapt)
         others = [updates[i] / usual for i, usual in enumerate(self.normal) if usual > 0.0 and i not in leapt]
         # Where the others leap as well, only less far, the whole training is unsettled.
         return sorted(leapt) if not others or median(others) < SETTLED else []
+
+    def _rose(self, i: int, update: float) -> bool:
+        """Whether the step before was not as large: momentum carries on what one large gradient began."""
+        return not self._before or self._before[i] < BACK * update
 
     def _gradient_rise(self, i: int, grads: Sequence[float | None]) -> float:
         """How many times its normal the gradient behind the update was, at least 1."""
@@ -106,6 +117,7 @@ class UpdateLeaps:
             "grad_normal": list(self._grad_normal),
             "seen": self._seen,
             "open": [[i, leap] for i, leap in self._open.items()],
+            "before": list(self._before),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -113,4 +125,5 @@ class UpdateLeaps:
         self._grad_normal = list(state["grad_normal"])
         self.accepted, self._seen = state["accepted"], state["seen"]
         self._open = {int(i): float(leap) for i, leap in state["open"]}
+        self._before = list(state["before"])
         self._set_limits()
