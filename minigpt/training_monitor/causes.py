@@ -1,71 +1,8 @@
 """The likely causes of an incident, ranked by what speaks for them, and what speaks against the others."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
-from minigpt.training_monitor.finding import Finding
-from minigpt.training_monitor.movements import Movement
-from minigpt.training_monitor.run_facts import RunFacts
-
-Values = dict[str, float | int | str]
-Reason = tuple[str, Values]
-"""Key of a phrase in words, and what to fill in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """All that is known of an incident when its cause is asked for."""
-
-    findings: Mapping[str, Finding]
-    moved: Mapping[str, Movement]
-    lr_jump: Movement | None
-    """A change of the learning rate from one step to the next, by a factor of two or more."""
-    facts: RunFacts
-    opened_at: int
-    steady: frozenset[str] = frozenset()
-    """Quantities that are known, before and after, and did not change."""
-
-    def evidence(self, name: str, key: str) -> float | int | str | bool | None:
-        finding = self.findings.get(name)
-        return None if finding is None else finding.evidence.get(key)
-
-    consequences: frozenset[str] = frozenset()
-    """Findings that came clearly after one that explains them."""
-    told: "Cause | None" = None
-    """The cause that the user was told when this incident first interrupted."""
-
-    def any_of(self, *names: str) -> bool:
-        return any(name in self.findings for name in names)
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """A likely cause: its name, how strongly the evidence points to it, and the evidence."""
-
-    name: str
-    weight: float
-    reasons: tuple[Reason, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weight": self.weight,
-            "reasons": [list(reason) for reason in self.reasons],
-        }
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> "Cause":
-        return cls(state["name"], state["weight"], tuple((key, values) for key, values in state["reasons"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Causes, likeliest first, and those that the evidence rules out."""
-
-    causes: tuple[Cause, ...]
-    ruled_out: tuple[Reason, ...] = field(default=())
-
+from minigpt.training_monitor.circumstances import Cause, Circumstances, Explanation, Reason, Values
 
 LATE = 0.3
 """What is left of the weight of a finding that only follows from another."""
@@ -79,7 +16,7 @@ NAMED_BY: dict[str, tuple[str, float]] = {
     "weight_collapse": ("weight_decay_too_high", 8),
     "overflow_streak": ("fp16_overflow", 8),
     "scale_collapse": ("fp16_overflow", 8.5),
-    "gradient_underflow": ("fp16_underflow", 8),
+    "gradient_underflow": ("fp16_underflow", 9),
     "label_mismatch": ("labels_shuffled", 9),
     "label_leak": ("label_leak", 9),
     "repeated_batch": ("batch_repeats", 9),
@@ -121,6 +58,16 @@ def _named(case: Circumstances) -> list[Cause]:
         if name in names and name in NAMED_BY
         for cause, weight in [NAMED_BY[name]]
     ]
+
+
+def _own_trigger(case: Circumstances) -> list[Cause]:
+    """Findings that more than one cause can trigger, and that say which."""
+    causes: list[Cause] = []
+    if case.evidence("initial_loss", "weight_rms") is not None:
+        causes.append(Cause("initialized_too_small", 8.5))
+    if case.evidence("overflow_streak", "trigger") == "at one scale":
+        causes.append(Cause("scaler_stuck", 8.6))
+    return causes
 
 
 def _graph(case: Circumstances) -> list[Cause]:
@@ -168,7 +115,6 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
 def _without_a_jump(case: Circumstances) -> list[Cause]:
     """The rate is what it was: too high all the same, or it is the updates that changed."""
     high = case.any_of("update_ratio_high")
-    seen: list[Reason] = [("because.update_ratio", _of(case.findings["update_ratio_high"]))] if high else []
     weight = 2.0 + 3.0 * high + 1.0 * case.any_of("loss_divergence")
     if "update_ratio" in case.steady:
         weight -= 1.5
@@ -177,14 +123,14 @@ def _without_a_jump(case: Circumstances) -> list[Cause]:
     alarming = case.any_of("update_ratio_high", "loss_divergence", "gradient_exploding", "nan_loss")
     if early and alarming and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
         reason: Reason = ("because.no_warmup", {"warmup_steps": case.facts.warmup_steps})
-        causes.append(Cause("warmup_too_short", weight + 0.5, (*seen, reason)))
+        causes.append(Cause("warmup_too_short", weight + 0.5, (reason,)))
     if "lr" in case.steady and case.opened_at > case.facts.warmup_steps + 20:
         weight -= 2.0  # this rate was right until now
         if high:
             causes.append(Cause("optimizer_state_stale", 6.0, (("because.updates_alone", {}),)))
         elif case.any_of("loss_divergence") and case.steady >= {"update_ratio", "distinct_tokens"}:
             causes.append(Cause("objective_changed", 3.5, (("because.loss_alone", {}),)))
-    return [*causes, Cause("learning_rate_too_high", max(weight, 0.5), tuple(seen))]
+    return [*causes, Cause("learning_rate_too_high", max(weight, 0.5))]
 
 
 def _vanishing(case: Circumstances) -> list[Cause]:
@@ -255,6 +201,7 @@ def _norms(case: Circumstances) -> list[Cause]:
 
 
 JUDGES: tuple[Callable[[Circumstances], list[Cause]], ...] = (
+    _own_trigger,
     _graph,
     _learning_rate,
     _vanishing,
@@ -275,7 +222,3 @@ def _ruled_out(case: Circumstances, found: set[str]) -> tuple[Reason, ...]:
     if case.facts.precision in ("off", "bf16") and case.any_of("nan_loss", "gradient_vanishing"):
         ruled.append(("cleared.fp16", {"precision": {"off": "fp32"}.get(case.facts.precision, "bf16")}))
     return tuple(ruled)
-
-
-def _of(finding: Finding) -> Values:
-    return {key: value for key, value in finding.evidence.items() if not isinstance(value, bool)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt.training_monitor.action import Action, Continue, action_event
-from minigpt.training_monitor.causes import Cause, Circumstances
+from minigpt.training_monitor.circumstances import Cause, Circumstances
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.registry import build_detectors
 from minigpt.training_monitor.diagnosis import Diagnosis, diagnose

@@ -4,7 +4,8 @@ import json
 from math import nan
 
 from minigpt.training_monitor.batch_facts import BatchFacts
-from minigpt.training_monitor.causes import Circumstances, explain
+from minigpt.training_monitor.causes import explain
+from minigpt.training_monitor.circumstances import Circumstances
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.movements import Movements
 from minigpt.training_monitor.run_facts import RunFacts

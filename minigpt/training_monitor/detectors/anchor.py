@@ -14,8 +14,9 @@ ANCHOR_VALUES = 32
 
 
 class Anchor:
-    """Provisional anchors one after the other until warm-up is over, then one for good. None lies far below the
-    one before: a decline that began early must not become its own yardstick.
+    """Provisional anchors one after the other until warm-up is over, then one for good, which is never the first: the
+    few values of a sparse record soon reach past warm-up, while the norm is still falling. None lies far below the one
+    before: a decline that began early must not become its own yardstick.
     """
 
     def __init__(self, warm_at: int) -> None:
@@ -35,7 +36,7 @@ class Anchor:
         self._values = []
         if self.point is not None:
             taken = taken._replace(norm=max(taken.norm, self.point.norm - log(EARLY_FALL)))
-        self._final = now.step > self._warm_at
+            self._final = now.step > self._warm_at
         self.point = taken
 
     def forget(self) -> None:

@@ -73,6 +73,9 @@ MIN_HISTORY = 8
 """Accepted values before the run has a normal."""
 HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
+ENOUGH_VALUES = 8
+"""Low values that show a lasting fall in a sparse record, where persist_steps may hold one or two; a fall by the square
+of drop_ratio needs no more than three."""
 
 
 class GradientVanishing:
@@ -153,7 +156,7 @@ class GradientVanishing:
         self._normal = normal
         evidence = self._seen(signals, trigger, normal)
         findings = self._incident.bad(now.step, evidence)
-        if self._lasts(now, trigger) and self._loss_stands_still(now, trigger, normal):
+        if self._lasts(now, trigger, normal) and self._loss_stands_still(now, trigger, normal):
             if now.step >= self._config.first_step:
                 findings += self._incident.sustain(now.step, evidence)
         elif not self._incident.sustained and self._is_new_normal(normal):
@@ -161,9 +164,10 @@ class GradientVanishing:
             self._adopt_new_normal()
         return findings
 
-    def _lasts(self, now: Point, trigger: str) -> bool:
+    def _lasts(self, now: Point, trigger: str, normal: Point | None) -> bool:
         length = self._incident.length
-        if self._incident.bad_count < 3:
+        huge = normal is not None and now.fall_from(normal) > -2 * log(self._config.drop_ratio)
+        if self._incident.bad_count < (3 if huge else min(ENOUGH_VALUES, self._config.persist_steps)):
             return False
         if trigger == "decline" and self._declining_since is not None:
             long_enough = now.step - self._declining_since >= self._config.decline_steps

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, isfinite, log, sqrt
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import Baseline, median
@@ -160,7 +160,9 @@ class LossDivergence:
         return "no_signal" if stands and self._gradients_faded() else ""
 
     def _margin(self, ratio: float) -> float:
-        return max(log(ratio), 1.5 * self._noise.sigma)
+        """Log of `ratio`, or what chance can make of the medians: more, where a sparse record leaves them few values."""
+        full, seen = self._config.window_steps, len(self._window.points)
+        return max(log(ratio), 1.5 * self._noise.sigma * sqrt(max(full / seen, 1.0)))
 
     def _climbs(self, step: int, thirds: tuple[float, float, float], best: float) -> bool:
         """Whether the loss has risen for long enough: steadily over the window, or steeply over half of it."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from minigpt.training_monitor.baseline import median
 
-MIN_POINTS = 5
-"""A sparse record (every tenth step) keeps at least so many points, however old."""
+MIN_POINTS = 12
+"""A sparse record (every tenth step) keeps at least so many points, however old: a third of them has a median."""
 
 
 class Point(NamedTuple):
