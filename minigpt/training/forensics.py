@@ -68,9 +68,16 @@ class Forensics:
             self._began.clear()
             self._told.clear()
         self._began.append(_Began(step, batches, _random_states(run.world.device)))
-        every = run.monitor.config.look_every_steps
-        if every and step % every == 0:
+        if self._look_is_due(step):
             self._looks.push(step, self._look(batches))
+
+    def _look_is_due(self, step: int) -> bool:
+        """The main rank says so: what it suspects may be its own batch, and all ranks add to a look."""
+        config = self._run.monitor.config
+        beats = (config.look_every_steps, config.look_every_steps_on_suspicion)
+        if not any(beat and step % beat == 0 for beat in beats):
+            return False
+        return bool(self._run.world.from_main(self._run.monitor.look_is_due(step)))
 
     def look_of(self, step: int) -> Look | None:
         """The look taken at this step, if one was."""

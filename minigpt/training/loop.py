@@ -70,7 +70,7 @@ def _train_on(run: Run) -> Outcome | RollBack:
             action, stopping = _agreed(run, _graver(action, observer.drain()))
         if isinstance(action, RollBack):
             return action
-        _heed(run, action)
+        _heed(run, action, observer)
         if due:
             save(run, "best so far" if improved else "stopping" if stopping else "regular")
             saved_step = position.step
@@ -101,9 +101,9 @@ def _interrupted(run: Run, observer: Observer) -> Outcome | RollBack:
     action, _ = _agreed(run, observer.drain())
     if isinstance(action, RollBack):
         return action
-    _heed(run, action)
-    save(run, "interrupted")
-    return "interrupted"
+    _heed(run, action, observer)
+    save(run, "stopping" if isinstance(action, Stop) else "interrupted")
+    return action if isinstance(action, Stop) else "interrupted"
 
 
 def _graver(first: Action, second: Action) -> Action:
@@ -120,7 +120,9 @@ def _agreed(run: Run, action: Action) -> tuple[Action, bool]:
     return action, run.world.any(bool(run.interrupt)) or isinstance(action, Stop)
 
 
-def _heed(run: Run, action: Action) -> None:
+def _heed(run: Run, action: Action, observer: Observer) -> None:
+    if isinstance(action, Stop):
+        observer.keep(action)
     if isinstance(action, ScaleLearningRate):
         lower_learning_rate(run, action.factor, action.steps, action.rewarm_steps)
 

@@ -1,11 +1,12 @@
 """From a step's numbers on the device to signals, findings and sinks; on CUDA one step late, so that nothing waits."""
 
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 
 from minigpt.data.loader import StepBatches
-from minigpt.training.forensics import Forensics
+from minigpt.training.forensics import STEPS_KEPT, Forensics
 from minigpt.training.run import Run
 from minigpt.training.step import StepResult
 from minigpt.training_monitor.action import Action, Continue, Stop
@@ -33,6 +34,7 @@ class Observer:
         self._run = run
         self._reads: DeferredRead[_Step] = DeferredRead()
         self._forensics = Forensics(run)
+        self._newest: deque[StepSignals] = deque(maxlen=STEPS_KEPT)
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: what it may have to be examined for afterwards."""
@@ -48,20 +50,28 @@ class Observer:
         """Read what is left (before an evaluation, a checkpoint, the end)."""
         return self._observe(self._reads.drain())
 
+    def keep(self, stop: Stop) -> None:
+        """A crash bundle of the step that ends the run; every rank is to call it."""
+        for signals in self._newest:
+            if signals.step == stop.step:
+                self._forensics.keep_step(signals, stop.cause)
+        for event in self._forensics.take_notes():
+            self._run.sinks.event(event)
+
     def _observe(self, read: tuple[_Step, list[float]] | None) -> Action:
         if read is None:
             return Continue()
         run = self._run
         signals = _signals(run, *read)
         signals = replace(signals, look=self._forensics.look_of(signals.step))
-        # Every rank has the same reduced numbers, so every rank's monitor comes to the same action.
+        self._newest.append(signals)
+        # Norms and the loss are the same on every rank; time, memory and the batch are its own, and so may the action
+        # be: nothing here may wait for another rank because of it (numbers that are not finite are everybody's).
         observation = run.monitor.observe(signals, partial(self._forensics.examine, signals))
         every = run.config.log_every_steps
         log = signals.step % every == 0 or signals.step in (1, run.config.max_steps)
         run.progress.step(signals)
         run.sinks.step(signals, log=log)
-        if isinstance(observation.action, Stop):
-            self._forensics.keep_step(signals, observation.action.cause)
         for event in [*observation.events, *self._forensics.take_notes()]:
             run.sinks.event(event)
         return observation.action

@@ -50,8 +50,9 @@ class Baseline:
         if self._center is not None:
             self._residuals.append(value - self._center)
         if self.accepted % self.EVERY == 0 and self._residuals:
-            middle = median(self._residuals)
-            spread = median([abs(residual - middle) for residual in self._residuals])
+            ordered = sorted(self._residuals)
+            middle = median(ordered)
+            spread = median([abs(residual - middle) for residual in ordered])  # two runs: quickly sorted
             self._sigma = max(MAD_TO_SIGMA * spread, self.min_sigma)
         self._recent.append(value)
         self._center = median(self._recent)

@@ -81,6 +81,8 @@ class MonitorConfig:
     look_every_steps: int | None = 50
     """Steps between closer looks at the forward pass of one sequence (activations, attention logits, dead units);
     null or 0: never."""
+    look_every_steps_on_suspicion: int | None = 10
+    """The same while a finding is young and open: what it is shows sooner; null or 0: no sooner."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Weights & Biases as a further place for the curves."""
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
@@ -142,3 +144,7 @@ class MonitorConfig:
         require(self.language in ("en", "zh"), "monitor.language", self.language, "en or zh")
         every = self.look_every_steps
         require(every is None or every >= 0, "monitor.look_every_steps", every, ">= 0, or null")
+        sooner = self.look_every_steps_on_suspicion
+        require(
+            sooner is None or sooner >= 0, "monitor.look_every_steps_on_suspicion", sooner, ">= 0, or null"
+        )

@@ -69,8 +69,8 @@ class LoopMonitor:
         self.monitor = TrainingMonitor(config, facts=self._facts)
         self.step_number = start_step
         self._probe = LoopProbe(model, optimizers, scaler)
-        watched = self.monitor.config.enabled
-        self._looks = LoopLooks(model, self.monitor.config.look_every_steps if watched else None)
+        looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
+        self._looks = LoopLooks(model, self.monitor.look_is_due if looks else None)
         self._looks.expect(start_step + 1)
         self._has_scaler = scaler is not None and scaler.is_enabled()
         self._scheduled_lr = scheduled_lr

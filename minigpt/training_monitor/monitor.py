@@ -175,6 +175,15 @@ class TrainingMonitor:
         lasting = [told for told in members if told.finding.status == "sustained"]
         return min(lasting or [self._told[cause]], key=lambda told: rank(told.finding.name)).lines()
 
+    def look_is_due(self, step: int) -> bool:
+        """Whether step's forward deserves a closer look: on a slow beat, and sooner while something is suspected."""
+        every, sooner = self.config.look_every_steps, self.config.look_every_steps_on_suspicion
+        if not self.config.enabled or not every:
+            return False
+        return step % every == 0 or bool(
+            sooner and step % sooner == 0 and self._incidents.is_suspicious(step)
+        )
+
     def _lr_jump(self, opened_at: int) -> Movement | None:
         """A change of the learning rate from one step to the next that is no warm-up: its first steps double."""
         large = self._movements.jump("lr", opened_at, factor=3.0)

@@ -1,7 +1,7 @@
 """What else moved: a short memory of a run's main quantities, so that a diagnosis can say what changed with it."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, inf, isfinite, log, nan
@@ -20,8 +20,10 @@ NOTABLE = {"loss": 1.05, "lr": 1.5, "label_match": 1.25}
 """Factor from which a change is worth telling; 1.5 for the others."""
 
 
-def _middle(values: Iterator[float]) -> float:
-    found = [value for value in values if isfinite(value)]
+def _middle(values: Iterable[float]) -> float:
+    found = list(values)
+    if not isfinite(sum(found)):
+        found = [value for value in found if isfinite(value)]
     return median(found) if found else nan
 
 
@@ -34,8 +36,8 @@ QUANTITIES: dict[str, Callable[[StepSignals], float]] = {
     "lr": lambda signals: signals.lr or nan,
     "loss": lambda signals: signals.loss,
     "grad_norm": lambda signals: signals.grad_norm,
-    "update_ratio": lambda signals: _middle(iter(signals.update_ratios.values())),
-    "weight_norm": lambda signals: _middle(iter(signals.weight_norms.values())),
+    "update_ratio": lambda signals: _middle(signals.update_ratios.values()),
+    "weight_norm": lambda signals: _middle(signals.weight_norms.values()),
     "scaler_scale": lambda signals: nan if signals.scaler_scale is None else signals.scaler_scale,
     "tokens": lambda signals: float(signals.tokens or nan),
     "distinct_tokens": lambda signals: _of_batch(signals, "distinct_tokens"),

@@ -105,3 +105,37 @@ def test_one_rank_says_it_in_one_line_when_it_alone_cannot_go_on(workshop: Works
     assert printed.count("error: cannot write to the run folder") == 1
     # torchrun's own is all there is: no rank was left waiting.
     assert "minigpt/cli/main.py" not in printed
+
+
+RANKS_DIFFER = """
+import os
+from dataclasses import replace
+from minigpt.cli.main import main
+from minigpt.training import observe
+
+shared = observe._signals
+
+def signals(run, *read):
+    found = shared(run, *read)
+    bad_for = {1: range(20, 31), 0: range(45, 60)}[int(os.environ["RANK"])]
+    if found.step not in bad_for:
+        return found
+    return replace(found, batch=replace(found.batch, label_match=0.01), memory_bytes=10**12)
+
+observe._signals = signals
+main()
+"""
+"""`minigpt` where first rank 1 alone finds shuffled labels in its share of the batch, later rank 0 alone."""
+
+
+def test_all_ranks_do_as_the_main_one_when_a_finding_is_one_rank_s_own(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    settings = ("training.max_steps=60", "monitor.policy.on_sustained=stop", "monitor.look_every_steps=7")
+    with workshop.start(tmp_path / "run", *settings, ranks=2, program=RANKS_DIFFER) as launcher:
+        printed, _ = launcher.communicate(timeout=100)
+    # What rank 1 saw ended nothing and kept nobody waiting; the main rank's stop is a stop of both.
+    assert "Stopped by the monitor after step 47 (cause: label_mismatch)" in printed
+    assert "exitcode  : 4" in printed
+    assert len(metrics_of(tmp_path / "run")) == 47
+    assert (tmp_path / "run" / "crash_step_47.pt").exists()

@@ -1,14 +1,28 @@
 """Merging: one incident is told once, and again only for a better explanation."""
 
 import json
+from math import nan
 
+from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.finding import Finding, Status
 from minigpt.training_monitor.incidents import IncidentBook
+from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.signals import StepSignals
 
 
 def finding(name: str, step: int, status: Status = "sustained", *, opened_at: int | None = None) -> Finding:
     started = step if opened_at is None else opened_at
     return Finding(name, status, started, step, step - started + 1, status in ("suspected", "sustained"))
+
+
+def test_look_is_due_sooner_when_something_young_is_open() -> None:
+    monitor = TrainingMonitor(MonitorConfig(look_every_steps=50, look_every_steps_on_suspicion=10))
+    assert [step for step in range(1, 101) if monitor.look_is_due(step)] == [50, 100]
+    for step in range(1, 62):
+        monitor.observe(StepSignals(step, 3.0 if step < 60 else nan, 1.0))
+    assert [step for step in range(62, 200) if monitor.look_is_due(step)] == [70, 80, 90, 100, 110, 120, 150]
+    off = TrainingMonitor(MonitorConfig(look_every_steps=None))
+    assert not any(off.look_is_due(step) for step in range(200))
 
 
 def told(book: IncidentBook, *findings: Finding) -> list[tuple[str, int, bool]]:

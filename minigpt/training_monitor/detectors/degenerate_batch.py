@@ -105,7 +105,7 @@ class DegenerateBatch:
             return {}
         normal = self._distinct_share * min(batch.tokens, self._tokens)
         return {
-            "trigger": "tokens",
+            "trigger": "variety",
             "value": batch.distinct_tokens,
             "normal": normal,
             "ratio": batch.distinct_tokens / normal,
@@ -142,8 +142,8 @@ class DegenerateBatch:
             setattr(self, f"_{name}", state[name])
 
 
-FEWEST_TOKENS = 16
-"""A batch of fewer tokens says nothing about their variety."""
+FEWEST_TOKENS = 64
+"""A batch of fewer tokens says nothing about their variety: a line of blanks is one of many lines."""
 CONSTANT_NORMAL = 0.7
 """A run whose usual share of the most frequent token (padding) is above this is not judged by it."""
 STATE = (

@@ -76,6 +76,8 @@ class Case(NamedTuple):
 
 
 OUTPUT = "output"
+UNTRAINED_STEPS = 40
+"""Before this step most numbers still grow on their own."""
 
 
 class ForwardGrowth:
@@ -94,6 +96,7 @@ class ForwardGrowth:
         self._in_a_row = dict.fromkeys(self._rules, 0)
         self._before = dict.fromkeys(self._rules, 0.0)
         self._early: dict[str, list[float]] = {}  # the looks that an anchor will be taken from
+        self._early_at = 0  # step of the first of them
         self._anchors: dict[str, float] = {}
 
     def observe(self, signals: StepSignals) -> list[Finding]:
@@ -102,7 +105,8 @@ class ForwardGrowth:
         findings = []
         for name, rule in self._rules.items():
             findings += self._judge(name, rule(signals.look), signals)
-        if signals.step >= self._warm_at:
+        if signals.step >= self._warm_at and not any(self._in_a_row.values()):
+            self._early_at = self._early_at if self._early else signals.step
             self._take_anchors(signals.look)
         return findings
 
@@ -189,7 +193,10 @@ class ForwardGrowth:
         return worst
 
     def _anchor(self, kind: str, group: str) -> float | None:
-        return self._anchors.get(f"{kind} {group}")
+        """The anchor, or the first look that it will be taken from, if that was not of an untrained model."""
+        key = f"{kind} {group}"
+        first = self._early.get(key) if self._early_at >= UNTRAINED_STEPS else None
+        return self._anchors.get(key, first[0] if first else None)
 
     def _take_anchors(self, look: Look) -> None:
         numbers: list[tuple[str, Mapping[str, float]]] = [
@@ -218,6 +225,7 @@ class ForwardGrowth:
             "in_a_row": dict(self._in_a_row),
             "before": dict(self._before),
             "early": {key: list(values) for key, values in self._early.items()},
+            "early_at": self._early_at,
             "anchors": dict(self._anchors),
         }
 
@@ -227,6 +235,7 @@ class ForwardGrowth:
         self._in_a_row = dict(state["in_a_row"])
         self._before = dict(state["before"])
         self._early = {key: list(values) for key, values in state["early"].items()}
+        self._early_at = state["early_at"]
         self._anchors = dict(state["anchors"])
 
 

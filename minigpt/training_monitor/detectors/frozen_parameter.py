@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
 from minigpt.training_monitor.detectors.last_step import LastStep
+from minigpt.training_monitor.detectors.recurrence import Recurrence
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
@@ -28,6 +29,10 @@ class FrozenParameterConfig:
     """frozen_parameter: the same for a parameter that never moved while its like in other layers does."""
     no_update_steps: int = 3
     """no_update: updates in a row that move nothing at all."""
+    recur_times: int = 5
+    """no_update: or so many times ..."""
+    recur_steps: int = 24
+    """... within so many steps, gradients cleared in between: the step is left out now and then."""
     faded_lr_ratio: float = 0.05
     """no_update: a learning rate that went to zero by way of values below this fraction of its peak came to the end
     of its schedule, and is no finding."""
@@ -35,8 +40,9 @@ class FrozenParameterConfig:
     """Updates that move everything, in a row, that end a sustained finding."""
 
     def __post_init__(self) -> None:
-        for name in ("persist_steps", "first_steps", "no_update_steps", "close_steps"):
+        for name in ("persist_steps", "first_steps", "no_update_steps", "recur_steps", "close_steps"):
             require(getattr(self, name) >= 1, f"frozen_parameter.{name}", getattr(self, name), ">= 1")
+        require(self.recur_times >= 2, "frozen_parameter.recur_times", self.recur_times, ">= 2")
         require(
             0 <= self.faded_lr_ratio < 1, "frozen_parameter.faded_lr_ratio", self.faded_lr_ratio, "in [0, 1)"
         )
@@ -60,6 +66,7 @@ class FrozenParameter:
         self._still = Absence(config.persist_steps, late_start=True)
         self._frozen = Incident("frozen_parameter")
         self._nothing = Incident("no_update")
+        self._again = Recurrence(config.recur_times, config.recur_steps)
         self._last = LastStep()
         self._due_names: tuple[str, ...] = ()
         self._due: Sequence[float | None] = ()
@@ -80,7 +87,9 @@ class FrozenParameter:
                 findings += self._nothing_moved(signals)
             elif moved:
                 self._standstill = 0
-                findings += self._nothing.good(signals.step, self._config.close_steps, {})
+                habit = self._nothing.sustained and self._again.holds(signals.step)
+                close_steps = self._config.recur_steps if habit else self._config.close_steps
+                findings += self._nothing.good(signals.step, close_steps, {})
                 if self._last.is_just_before(signals.step) and signals.parameters is not None:
                     findings += self._judge_each(signals.step, signals.parameters)
         self._remember(signals)
@@ -114,8 +123,10 @@ class FrozenParameter:
             evidence["scheduled_lr"] = signals.scheduled_lr
         if signals.optimizer_steps is not None and self._counted is not None:
             evidence["optimizer_counts"] = signals.optimizer_steps > self._counted
+        if self._standstill == 1 and not signals.leftover_grad_norm:
+            self._again.note(signals.step)  # gradients that are kept wait for an update: accumulation
         findings = self._nothing.bad(signals.step, evidence)
-        if self._standstill >= self._config.no_update_steps:
+        if self._standstill >= self._config.no_update_steps or self._again.holds(signals.step):
             findings += self._nothing.sustain(signals.step, evidence)
         return findings
 
@@ -200,6 +211,7 @@ class FrozenParameter:
             "still": self._still.state_dict(),
             "frozen": self._frozen.state_dict(),
             "nothing": self._nothing.state_dict(),
+            "again": self._again.state_dict(),
             "last": self._last.state_dict(),
             "due_names": list(self._due_names),
             "due": list(self._due),
@@ -215,6 +227,7 @@ class FrozenParameter:
         self._still.load_state_dict(state["still"])
         self._frozen.load_state_dict(state["frozen"])
         self._nothing.load_state_dict(state["nothing"])
+        self._again.load_state_dict(state["again"])
         self._last.load_state_dict(state["last"])
         self._due_names, self._due = tuple(state["due_names"]), list(state["due"])
         self._moving = list(state["moving"])

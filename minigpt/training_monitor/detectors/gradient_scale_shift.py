@@ -47,6 +47,10 @@ class ScaleShiftConfig:
 MIN_HISTORY = 16
 AT_ONCE = 0.7
 """Share of the factor that its first three steps must show: a decline or a climb is another rule's."""
+UNSETTLED_STEPS, UNSETTLED = 16, 3
+"""More than so many of the steps before it that were off as well show a norm on its way, not a factor."""
+NOISE = 3.0
+"""Robust standard deviations of the norm that a shift must exceed."""
 OTHER_TOKENS = 0.3
 """A step with so many more or fewer tokens has norms of another scale: longer windows, a larger batch."""
 
@@ -65,6 +69,7 @@ class GradientScaleShift:
         self._changes: deque[dict[str, float]] = deque(maxlen=max(4, config.persist_steps // 2))
         self._since: int | None = None
         self._onset: list[float] = []  # shifts of the first steps
+        self._off: deque[bool] = deque(maxlen=UNSETTLED_STEPS)  # which of the steps before those were off
         self._tokens = 0
 
     def observe(self, signals: StepSignals) -> list[Finding]:
@@ -76,10 +81,12 @@ class GradientScaleShift:
         step, value = signals.step, log(signals.grad_norm)
         center = self._norms.center
         shift = 0.0 if center is None or self._norms.accepted < MIN_HISTORY else value - center
-        # Somewhat less than the factor wanted: the noise of single steps must not break the row.
-        far = abs(shift) > 0.6 * log(self._config.min_factor)
+        # Somewhat less than the factor wanted: the noise of single steps must not break the row. But more than that
+        # noise: norms that differ by such factors from batch to batch are no shift.
+        far = abs(shift) > max(0.6 * log(self._config.min_factor), NOISE * self._norms.sigma)
         self._loss.note(signals.loss, normal=not far)
         if not far:
+            self._off.extend([True] * len(self._onset) + [False])
             return self._usual(signals, value)
         self._changes.append(self._groups.changes(signals))
         self._since = self._since or step
@@ -89,6 +96,7 @@ class GradientScaleShift:
         if lasts > self._config.close_steps:
             self._norms.restart([value])
             self._since, self._onset = None, []
+            self._off.clear()
             return self._incident.close(step, {"new_normal": True})
         return self._judge(signals, lasts)
 
@@ -104,7 +112,7 @@ class GradientScaleShift:
         if lasts < self._config.persist_steps or len(self._changes) < 3 or self._incident.sustained:
             return []
         factor = uniform_factor(list(self._changes))
-        if factor is None or not self._loss.fits(factor):
+        if factor is None or not self._loss.fits(factor) or sum(self._off) > UNSETTLED:
             return []
         at_once = abs(median(self._onset)) > AT_ONCE * abs(factor)
         if abs(factor) < log(self._config.min_factor) or not at_once:
@@ -125,6 +133,7 @@ class GradientScaleShift:
         self._norms = Baseline(min_sigma=0.1)
         self._changes.clear()
         self._since, self._onset = None, []
+        self._off.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -135,6 +144,7 @@ class GradientScaleShift:
             "changes": [dict(change) for change in self._changes],
             "since": self._since,
             "onset": list(self._onset),
+            "off": list(self._off),
             "tokens": self._tokens,
         }
 
@@ -146,4 +156,5 @@ class GradientScaleShift:
         self._changes = deque((dict(change) for change in state["changes"]), maxlen=self._changes.maxlen)
         self._since = state["since"]
         self._onset = list(state["onset"])
+        self._off = deque(state["off"], maxlen=UNSETTLED_STEPS)
         self._tokens = state["tokens"]

@@ -71,6 +71,8 @@ class VanishingConfig:
 TINIEST = 1e-300
 MIN_HISTORY = 8
 """Accepted values before the run has a normal."""
+STEADY_SHARE = 0.1
+"""Part of a decline that each half of it has: what a spike leaves behind, all at once, is none."""
 HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
 ENOUGH_VALUES = 8
@@ -112,6 +114,10 @@ class GradientVanishing:
         now = Point(signals.step, log(max(signals.grad_norm, TINIEST)), log(max(signals.loss, TINIEST)))
         self._first = self._first or now
         self._recent.add(now)
+        if not self._incident.is_open and self._plainly_fine(now):
+            self._declining_since, self._normal = None, None
+            self._accept(now, None, signals)
+            return []
         normal = self._normal if self._incident.is_open else self._usual_level()
         trigger = self._trigger(now, normal)
         if trigger is None:
@@ -123,6 +129,15 @@ class GradientVanishing:
                 self._accept(now, normal, signals)
             return findings
         return self._low(now, normal, trigger, signals)
+
+    def _plainly_fine(self, now: Point) -> bool:
+        """Cheap, and nearly always so: no test could mind this norm, whatever the loss explains."""
+        center, anchor = self._baseline.center, self._anchor.point
+        if center is None or now.norm < log(max(self._config.floor, TINIEST)):
+            return False
+        high, low = (center, center) if anchor is None else (max(center, anchor.norm), min(center, anchor.norm))
+        drop, rise = now.norm - high, now.norm - low
+        return log(self._config.drop_ratio) < drop and rise < -log(self._config.decline_ratio) and not self._declines()
 
     def _trigger(self, now: Point, normal: Point | None) -> str | None:
         """Which test calls this norm low: drop, floor, decline; None when it is fine."""
@@ -144,7 +159,8 @@ class GradientVanishing:
         if thirds is None or self._recent.span < self._config.decline_steps // 2:
             return False
         first, middle, last = thirds
-        falls = first.norm > middle.norm > last.norm
+        share = STEADY_SHARE * (first.norm - last.norm)
+        falls = first.norm - middle.norm > share and middle.norm - last.norm > share
         return falls and last.fall_from(first) > -log(self._config.decline_ratio)
 
     def _low(self, now: Point, normal: Point | None, trigger: str, signals: StepSignals) -> list[Finding]:
@@ -197,7 +213,7 @@ class GradientVanishing:
     def _is_new_normal(self, normal: Point | None) -> bool:
         """Low for long although the run does well: the loss goes on improving at the new level, or a run that
         was never above the floor has learnt, or cannot be judged because its start was not seen."""
-        if self._incident.length <= self._config.decline_steps:
+        if self._incident.length <= self._config.decline_steps or self._incident.bad_count < ENOUGH_VALUES:
             return False
         improvement = self._recent.loss_improvement()
         if improvement is not None and improvement >= self._config.max_loss_improvement:

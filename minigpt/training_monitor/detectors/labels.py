@@ -25,6 +25,10 @@ class LabelsConfig:
     low: float = 0.5
     """Below this share where it used to be high the targets do not belong to the inputs; above it where it used to be
     low the targets leak."""
+    exact: float = 0.98
+    """Where every batch so far (exact_history of them) had a larger share than this, one below high is a mismatch."""
+    exact_history: int = 8
+    """Batches that show that the relation is exact."""
     persist_steps: int = 3
     """Such steps in a row; fewer are noted as one bad batch."""
     min_history: int = 2
@@ -39,13 +43,14 @@ class LabelsConfig:
     def __post_init__(self) -> None:
         require(0 < self.low < 1, "labels.low", self.low, "between 0 and 1")
         require(self.low < self.high <= 1, "labels.high", self.high, f"above low = {self.low}, at most 1")
+        require(self.high <= self.exact <= 1, "labels.exact", self.exact, f"from high = {self.high} to 1")
         require(
             0 <= self.leak_loss_ratio < 1,
             "labels.leak_loss_ratio",
             self.leak_loss_ratio,
             "at least 0, below 1",
         )
-        for name in ("persist_steps", "min_history", "leak_steps", "close_steps"):
+        for name in ("exact_history", "persist_steps", "min_history", "leak_steps", "close_steps"):
             require(getattr(self, name) >= 1, f"labels.{name}", getattr(self, name), ">= 1")
 
 
@@ -62,6 +67,7 @@ class Labels:
         self._leak = Incident("label_leak")
         self._match = 0.0
         self._copy = 0.0
+        self._least_match = self._least_copy = 1.0
         self._accepted = 0
         self._mismatched = 0
         self._leaked = 0
@@ -96,10 +102,16 @@ class Labels:
     def _is_mismatched(self, match: float, copy: float) -> bool:
         if not self._known():
             return False
-        low, high = self._config.low, self._config.high
+        high = self._config.high
         if self._match >= high:
-            return match < low
-        return self._copy >= high and copy < low and match < low
+            return match < self._least_normal(self._least_match)
+        least = self._least_normal(self._least_copy)
+        return self._copy >= high and copy < least and match < least
+
+    def _least_normal(self, least_so_far: float) -> float:
+        """The share below which a batch is wrong: higher where all so far were right to the last target."""
+        exact = self._accepted >= self._config.exact_history and least_so_far > self._config.exact
+        return self._config.high if exact else self._config.low
 
     def _never_matched(self, batch: BatchFacts) -> bool:
         """Whether a language model's targets are, from the start, neither the next tokens nor its inputs.
@@ -146,12 +158,15 @@ class Labels:
         rate = max(SMOOTHING, 1 / (self._accepted + 1))
         self._match += rate * (match - self._match)
         self._copy += rate * (copy - self._copy)
+        self._least_match = min(match, self._least_match)
+        self._least_copy = min(copy, self._least_copy)
         self._accepted += 1
 
     def rebase(self) -> None:
         """Other data may be built another way."""
         self._accepted = 0
         self._match = self._copy = 0.0
+        self._least_match = self._least_copy = 1.0
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -167,4 +182,14 @@ class Labels:
             setattr(self, f"_{name}", state[name])
 
 
-STATE = ("match", "copy", "accepted", "mismatched", "leaked", "seen", "started_high")
+STATE = (
+    "match",
+    "copy",
+    "least_match",
+    "least_copy",
+    "accepted",
+    "mismatched",
+    "leaked",
+    "seen",
+    "started_high",
+)

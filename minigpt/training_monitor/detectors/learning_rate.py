@@ -1,5 +1,6 @@
 """learning_rate_mismatch: the optimizer's learning rate is not the schedule's, or it leaps without one."""
 
+from collections import deque
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, ClassVar
@@ -25,6 +26,9 @@ class LearningRateConfig:
     leap_ratio: float = 5.0
     """A rate this many times above its schedule interrupts at once; between two steps without a known schedule it is
     noted as an event (restarts are healthy)."""
+    fall_ratio: float = 30.0
+    """A rate that falls to less than this many times below itself from one step to the next, without a known schedule
+    and without going to 0, interrupts when it stays there: no schedule takes such a step."""
     close_steps: int = 3
     """Steps on schedule that end a sustained finding."""
 
@@ -33,6 +37,7 @@ class LearningRateConfig:
         require(0 < self.tolerance < 1, f"{rule}.tolerance", self.tolerance, "between 0 and 1")
         require(self.persist_steps >= 1, f"{rule}.persist_steps", self.persist_steps, ">= 1")
         require(self.leap_ratio > 1, f"{rule}.leap_ratio", self.leap_ratio, "> 1")
+        require(self.fall_ratio > 1, f"{rule}.fall_ratio", self.fall_ratio, "> 1")
         require(self.close_steps >= 1, f"{rule}.close_steps", self.close_steps, ">= 1")
 
 
@@ -53,6 +58,9 @@ class LearningRateMismatch:
         self._off = 0
         self._moves = False
         self._leapt = False
+        self._recent_rates: deque[float] = deque(maxlen=LEAP_LASTS)  # those without a schedule
+        self._fell_from = 0.0
+        self._fell_steps = 0
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         lr, scheduled = signals.lr, signals.scheduled_lr
@@ -104,19 +112,40 @@ class LearningRateMismatch:
         return self._last[2] if self._last is not None and self._last[0] == step - 1 else 0.0
 
     def _without_schedule(self, signals: StepSignals) -> list[Finding]:
-        """A leap is noted, closed with the next step, and never interrupts."""
+        """A leap is noted, closed with the next step, and never interrupts; a deep fall does, when it lasts."""
         step, lr = signals.step, signals.lr
-        findings = self._incident.close(step, {"lr": lr})
         last, self._last = self._last, (step, lr, lr)
+        if self._fell_from:
+            return self._fallen(step, lr)
+        findings = self._incident.close(step, {"lr": lr})
+        lately = min(self._recent_rates, default=0.0)  # back from a brief leap is no fall
+        if last is None or last[0] != step - 1:
+            self._recent_rates.clear()
+        elif 0.0 < lr < lately / self._config.fall_ratio:
+            self._fell_from, self._fell_steps = lately, 0
+            return findings + self._fallen(step, lr)
+        self._recent_rates.append(lr)
         if last is None or last[0] != step - 1 or last[1] <= 0.0 or lr <= self._config.leap_ratio * last[1]:
             return findings
         evidence = {"lr": lr, "normal": last[1], "ratio": lr / last[1]}
         return findings + self._incident.bad(step, evidence)
 
+    def _fallen(self, step: int, lr: float) -> list[Finding]:
+        """A step at a rate far below the one before the fall, or back from there."""
+        evidence = {"lr": lr, "normal": self._fell_from, "ratio": lr / self._fell_from}
+        if not lr < self._fell_from / self._config.fall_ratio:
+            self._fell_from = 0.0
+            self._recent_rates.clear()
+            return self._incident.close(step, evidence)
+        self._fell_steps += 1
+        findings = self._incident.bad(step, evidence)
+        return findings + (self._incident.sustain(step, evidence) if self._fell_steps >= LEAP_LASTS else [])
+
     def rebase(self) -> None:
         """The schedule is given anew with every step: only its highest rate is forgotten."""
-        self._highest = 0.0
+        self._highest = self._fell_from = 0.0
         self._last = None
+        self._recent_rates.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -126,6 +155,9 @@ class LearningRateMismatch:
             "off": self._off,
             "moves": self._moves,
             "leapt": self._leapt,
+            "recent_rates": list(self._recent_rates),
+            "fell_from": self._fell_from,
+            "fell_steps": self._fell_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,3 +166,5 @@ class LearningRateMismatch:
         self._last = None if last is None else (int(last[0]), float(last[1]), float(last[2]))
         self._highest = state["highest"]
         self._off, self._moves, self._leapt = state["off"], state["moves"], state["leapt"]
+        self._recent_rates = deque(state["recent_rates"], maxlen=LEAP_LASTS)
+        self._fell_from, self._fell_steps = state["fell_from"], state["fell_steps"]

@@ -1,10 +1,10 @@
 """loss_collapse: the loss falls too fast to be learning."""
 
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, inf, isfinite, log
 from typing import Any, ClassVar
 
-from minigpt.training_monitor.baseline import median
+from minigpt.training_monitor.baseline import MAD_TO_SIGMA, median
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.step_window import StepWindow
 from minigpt.training_monitor.finding import Finding
@@ -33,6 +33,10 @@ class LossCollapseConfig:
     """Steps for which the loss must stay down."""
     close_steps: int = 40
     """Steps after which the level is the new normal."""
+    noise_z_score: float = 6.0
+    """The fall must also be this many robust standard deviations of the loss's own noise, beyond its trend."""
+    solved_ratio: float = 0.2
+    """A loss below this fraction of the first ones has little left to collapse: its task is learnt."""
 
     def __post_init__(self) -> None:
         name = "loss_collapse"
@@ -49,10 +53,19 @@ class LossCollapseConfig:
         require(
             self.close_steps > self.persist_steps, f"{name}.close_steps", self.close_steps, "> persist_steps"
         )
+        require(self.noise_z_score >= 0, f"{name}.noise_z_score", self.noise_z_score, ">= 0")
+        require(0 <= self.solved_ratio < 1, f"{name}.solved_ratio", self.solved_ratio, ">= 0 and below 1")
+
+
+FIRST_LOSSES = 8
+"""Losses whose median is what the task began with."""
 
 
 class LossCollapse:
-    """Too good to be true: labels that leak into the input, a batch that repeats, targets that became trivial."""
+    """Too good to be true: labels that leak into the input, a batch that repeats, targets that became trivial.
+
+    The scale is the loss's own: a batch of one, or a loss on its way to zero, falls by any factor at any time.
+    """
 
     def __init__(self, config: LossCollapseConfig, facts: RunFacts) -> None:
         self._config = config
@@ -60,15 +73,23 @@ class LossCollapse:
         self._incident = Incident("loss_collapse")
         self._window = StepWindow(32)
         self._low_since: int | None = None
+        self._first: list[float] = []  # the first losses seen
+        self._highest = inf  # no point of the window lies above it
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not isfinite(signals.loss):
             return []
         step, value = signals.step, log(max(signals.loss, 1e-12))
-        level = self._level(step)
-        if level is None or value >= level + log(self._config.max_ratio):
+        if signals.loss <= 0:
+            self.rebase()  # a loss without a floor: no fall is too deep
+            return self._incident.close(step, {"loss": signals.loss})
+        if len(self._first) < FIRST_LOSSES:
+            self._first.append(value)
+        level, margin = (None, 0.0) if self._cannot_be_low(value) else self._level(step)
+        if level is None or value >= level - max(margin, -log(self._config.max_ratio)):
             self._low_since = None
             self._window.add(step, value)
+            self._highest = max(self._highest, value)
             seen = {"value": signals.loss, "loss": signals.loss}
             return self._incident.good(step, self._config.persist_steps, seen)
         self._low_since = self._low_since or step
@@ -86,17 +107,34 @@ class LossCollapse:
             "loss": signals.loss,
         }
         findings = self._incident.bad(step, evidence)
-        if value < level + log(self._config.abrupt_ratio) and lasts <= self._config.fall_steps:
+        abrupt = max(margin, -log(self._config.abrupt_ratio))
+        if value < level - abrupt and lasts <= self._config.fall_steps:
             findings += self._incident.sustain(step, evidence)
         return findings
 
-    def _level(self, step: int) -> float | None:
-        """Lowest of the medians of the last steps' halves: where the run was before it fell; None while unknown."""
-        recent = [value for at, value in self._window.points if at > step - 80]
-        if len(recent) < 16:
-            return None
+    def _cannot_be_low(self, value: float) -> bool:
+        """Cheap, and nearly always so: not far below any loss of the window."""
+        fall = -log(self._config.max_ratio)
+        if value < self._highest - fall:
+            self._highest = max((point[1] for point in self._window.points), default=-inf)
+        return value >= self._highest - fall
+
+    def _level(self, step: int) -> tuple[float | None, float]:
+        """Lowest of the medians of the last steps' halves, where the run was before it fell, None while unknown or
+        solved; and the fall that its noise and its trend explain."""
+        points = [point for point in self._window.points if point[0] > step - 80]
+        if len(points) < 16:
+            return None, 0.0
+        recent = [value for _, value in points]
         half = len(recent) // 2
-        return min(median(recent[:half]), median(recent[half:]))
+        older, newer = median(recent[:half]), median(recent[half:])
+        level = min(older, newer)
+        if level < median(self._first) + log(max(self._config.solved_ratio, 1e-12)):
+            return None, 0.0
+        slope = max(0.0, older - newer) / max(points[half + half // 2][0] - points[half // 2][0], 1)
+        ahead = min(step - points[half + half // 2][0], self._config.close_steps)
+        noise = median([abs(value - (older if at < points[half][0] else newer)) for at, value in points])
+        return level, self._config.noise_z_score * MAD_TO_SIGMA * noise + slope * ahead
 
     def rebase(self) -> None:
         self._window.clear()
@@ -107,9 +145,11 @@ class LossCollapse:
             "incident": self._incident.state_dict(),
             "window": self._window.state(),
             "low_since": self._low_since,
+            "first": list(self._first),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._incident.load_state_dict(state["incident"])
-        self._window = StepWindow(32, state["window"])
+        self._window, self._highest = StepWindow(32, state["window"]), inf
         self._low_since = state["low_since"]
+        self._first = list(state["first"])

@@ -37,6 +37,10 @@ class LossDivergenceConfig:
     """A loss that falls by this fraction from one third of the window to the next is coming down again."""
     untrained_ratio: float = 1.05
     """A loss this many times that of a model that knows nothing, ln(vocabulary), is confidently wrong."""
+    forgotten_ratio: float = 0.85
+    """A loss above this fraction of it, in a run that was below forgotten_best of it, is back where it began ..."""
+    forgotten_best: float = 0.6
+    """... when it stands there for half of window_steps: harder data teach something from the first step on."""
     persist_steps: int = 8
     """Steps for which a climb, or a loss above the untrained one, must last."""
     close_steps: int = 16
@@ -56,6 +60,13 @@ class LossDivergenceConfig:
         )
         require(0 < self.recovery < 1, f"{name}.recovery", self.recovery, "between 0 and 1")
         require(self.untrained_ratio >= 1, f"{name}.untrained_ratio", self.untrained_ratio, ">= 1")
+        require(0 < self.forgotten_best < 1, f"{name}.forgotten_best", self.forgotten_best, "between 0 and 1")
+        require(
+            self.forgotten_best < self.forgotten_ratio <= self.untrained_ratio,
+            f"{name}.forgotten_ratio",
+            self.forgotten_ratio,
+            "between forgotten_best and untrained_ratio",
+        )
         require(self.persist_steps >= 2, f"{name}.persist_steps", self.persist_steps, ">= 2")
         require(self.close_steps >= 1, f"{name}.close_steps", self.close_steps, ">= 1")
 
@@ -63,6 +74,8 @@ class LossDivergenceConfig:
 MIN_SIGMA = 0.02
 LEARNT = 0.9
 """A loss below this fraction of the untrained one shows that the run has learnt something."""
+CLIMBING_VALUES = 3
+"""Losses in a row at which the window must have climbed: a sparse record has one or two in persist_steps."""
 LOW_RATE = 0.1
 """Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
 
@@ -97,6 +110,7 @@ class LossDivergence:
         self._accepted_at = -4
         self._wrong_since: int | None = None
         self._climbing_since: int | None = None
+        self._climbing_count = 0
         self._above_since: int | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
@@ -106,11 +120,14 @@ class LossDivergence:
         if len(self._first) < 3 and not self._resumed and (self._first or step <= 10):
             self._first.append(value)
         self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
-        self._noise.accept(value)
+        if self._above_since is None or step - self._above_since >= self._config.window_steps:
+            self._noise.accept(value)  # a climb is no noise; steps of a sparse record's climb look like it
         self._short.append(value)
         self._window.add(step, value)
         self._half.add(step, value)
         self._watch_gradients(signals)
+        if self._plainly_fine():
+            return []
         thirds = self._window.thirds()
         if thirds is None or len(self._short) < 4:
             return []
@@ -137,6 +154,23 @@ class LossDivergence:
         if len(changes) >= 3:
             self._fades.append(median(list(changes.values())))
 
+    def _plainly_fine(self) -> bool:
+        """Cheap, and nearly always so: nothing is open, and the loss is at its best or hardly above it."""
+        points = self._window.points
+        if self._best is None or self._incident.is_open or self._above_since or self._wrong_since:
+            return False
+        third = len(points) // 3
+        last = median([points[-index][1] for index in range(1, third + 1)]) if third else self._best
+        if last - self._best > log(self._config.min_ratio) or self._may_be_wrong():
+            return False
+        self._best = min(last, self._best)
+        self._climbing_since, self._climbing_count = None, 0
+        return True
+
+    def _may_be_wrong(self) -> bool:
+        untrained = self._untrained()
+        return untrained is not None and max(self._short) > untrained
+
     def _trigger(self, step: int, thirds: tuple[float, float, float], low_rate: bool) -> str:
         """What is wrong beyond doubt: untrained, climbing, lasting; "" while it may still be harder data."""
         config = self._config
@@ -152,6 +186,8 @@ class LossDivergence:
         self._above_since = (self._above_since or step) if rise > self._margin(config.min_ratio) else None
         if self._climbs(step, thirds, self._best):
             return "climbing"
+        if self._has_forgotten(step, self._best):
+            return "forgotten"
         if self._above_since is None or step - self._above_since < config.window_steps or low_rate:
             return ""
         stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
@@ -172,7 +208,21 @@ class LossDivergence:
         quick = self._half.thirds() if risen else None
         steep = quick is not None and _rises(quick, best, 2 * self._margin(config.climb_ratio))
         self._climbing_since = (self._climbing_since or step) if steady or steep else None
-        return self._climbing_since is not None and step - self._climbing_since >= config.persist_steps // 2
+        self._climbing_count = self._climbing_count + 1 if steady or steep else 0
+        if self._climbing_since is None or self._climbing_count < CLIMBING_VALUES:
+            return False
+        return step - self._climbing_since >= config.persist_steps // 2
+
+    def _has_forgotten(self, step: int, best: float) -> bool:
+        """Whether all that was learnt is gone, and nothing is learnt anew: wrong targets, wrecked weights."""
+        untrained, half = self._untrained(), self._half.thirds()
+        if untrained is None or half is None or self._above_since is None:
+            return False
+        config = self._config
+        lasts = step - self._above_since >= config.window_steps // 2
+        knew = best < untrained + log(config.forgotten_best)
+        stands = half[0] - half[2] < 2 * config.recovery
+        return lasts and knew and stands and min(half) > untrained + log(config.forgotten_ratio)
 
     def _gradients_faded(self) -> bool:
         """Whether most layers' gradients have become far smaller although the loss is higher: nothing in these
@@ -224,6 +274,7 @@ class LossDivergence:
         self._window.clear()
         self._half.clear()
         self._wrong_since = self._climbing_since = self._above_since = None
+        self._climbing_count = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -240,6 +291,7 @@ class LossDivergence:
             "accepted_at": self._accepted_at,
             "wrong_since": self._wrong_since,
             "climbing_since": self._climbing_since,
+            "climbing_count": self._climbing_count,
             "above_since": self._above_since,
         }
 
@@ -256,7 +308,7 @@ class LossDivergence:
         self._peak_lr = state["peak_lr"]
         self._accepted_at = state["accepted_at"]
         self._wrong_since = state["wrong_since"]
-        self._climbing_since = state["climbing_since"]
+        self._climbing_since, self._climbing_count = state["climbing_since"], state["climbing_count"]
         self._above_since = state["above_since"]
 
 

@@ -8,6 +8,8 @@ from minigpt.training_monitor.baseline import Baseline, median
 
 FLAT = 0.08
 """Smallest change of the log loss that is not called flat."""
+TELLING = 0.5
+"""Beyond this share of the gradients' factor a change of the loss could not be told from its noise."""
 
 
 class LossLevel:
@@ -37,6 +39,8 @@ class LossLevel:
         if change is None:
             return False
         flat = max(FLAT, 1.5 * self._baseline.sigma)
+        if flat > TELLING * abs(factor):
+            return False
         return abs(change) < flat or abs(change - factor) < flat
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ EVERY = 4
 """Steps between looks at each layer, once their normals are known."""
 NOISE = 8.0
 """Mean absolute deviations (log space) that a leap must exceed."""
-MOST = 12.0
-"""A larger leap is not one of fresh moments, whose updates are at most about as large as the learning rate."""
+MOST = 400.0
+"""A larger leap is not one of moments that were cleared or scaled."""
 STEADY = log(1.6)
 """Gradient norm and learning rate within this factor of what they were have not changed."""
 STEADY_LOSS = log(1.05)

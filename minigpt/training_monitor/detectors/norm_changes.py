@@ -109,8 +109,12 @@ class NormChanges:
             if self._rates[i][0] == STEPS and self._began_at_once(i, abs(rate)):
                 self._multiplied.add(i)
         self._multiplied &= set(along)
-        shrinking = sum(rate < 0 for rate in along.values())
-        return [] if shrinking > DECAY_SHARE * len(weights) else sorted(self._multiplied)
+        found = sorted(self._multiplied)
+        # Gradients hide the decay of most, so half of the rate counts.
+        decay = min((-along[i] for i in found if along[i] < 0), default=0.0) / 2
+        rows = zip(weights, self._weights[-1], strict=True)
+        shrinking = sum(now < was * (1 - decay) for now, was in rows) if decay else 0
+        return [] if shrinking > DECAY_SHARE * len(weights) else found
 
     def _began_at_once(self, i: int, rate: float) -> bool:
         """Whether the norm hardly changed before the factor came: what grows by itself begins slowly."""

@@ -37,6 +37,8 @@ class OptimizerStateConfig:
 
 OLD_ENOUGH = 3
 """Steps into a training after which an optimizer that has counted none is a fresh one."""
+CALIBRATION = 25
+"""Updates that a GradScaler may refuse at first, until its scale fits."""
 
 
 class OptimizerStateLost:
@@ -64,7 +66,8 @@ class OptimizerStateLost:
         """Evidence when the count fell, disappeared, or is that of a fresh optimizer in an old training."""
         count, before = signals.optimizer_steps, self._count
         if first:
-            if count is not None and count <= 1.0 and signals.step > OLD_ENOUGH:
+            old = OLD_ENOUGH + (CALIBRATION if signals.scaler_scale is not None else 0)
+            if count is not None and count <= 1.0 and signals.step > old:
                 return {"value": count, "normal": float(signals.step - 1), "trigger": "resume"}
             return {}
         if before is None or before < 1.0:

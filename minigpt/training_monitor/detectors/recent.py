@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from minigpt.training_monitor.baseline import median
 
-MIN_POINTS = 12
-"""A sparse record (every tenth step) keeps at least so many points, however old: a third of them has a median."""
+MIN_POINTS = 5
+"""A sparse record (every tenth step) has at least so many points for `thirds`, however old."""
+LOSS_POINTS = 12
+"""And so many for the loss: its noise hides how much it improved between single values."""
 
 
 class Point(NamedTuple):
@@ -34,14 +36,22 @@ class Recent:
 
     def __init__(self, steps: int, points: Iterable[Point] = ()) -> None:
         self._steps = steps
-        self.points: deque[Point] = deque(points)
+        self.points: deque[Point] = deque()
+        self._older = 0
+        """Points at the front that are older than `steps`, kept for the loss alone."""
         self._thirds: tuple[Point, Point, Point] | None = None
         self._thirds_at = -1
+        for point in points:
+            self.add(point)
 
     def add(self, point: Point) -> None:
-        self.points.append(point)
-        while len(self.points) > MIN_POINTS and self.points[0].step < point.step - self._steps:
-            self.points.popleft()
+        points = self.points
+        points.append(point)
+        while len(points) - self._older > MIN_POINTS and points[self._older].step < point.step - self._steps:
+            self._older += 1
+        while self._older and len(points) > LOSS_POINTS:
+            points.popleft()
+            self._older -= 1
 
     @property
     def newest(self) -> Point:
@@ -49,28 +59,23 @@ class Recent:
 
     @property
     def oldest(self) -> Point:
-        return self.points[0]
+        return self.points[self._older]
 
     @property
     def span(self) -> int:
         """Steps from the oldest point to the newest."""
-        return self.points[-1].step - self.points[0].step
+        return self.newest.step - self.oldest.step
 
     def thirds(self) -> tuple[Point, Point, Point] | None:
         """Medians of the first, middle and last third; None with fewer than three points."""
-        if len(self.points) < 3:
-            return None
         if self._thirds_at != self.newest.step:
-            points = list(self.points)
-            third = len(points) // 3
-            middle = points[third : len(points) - third]
-            self._thirds = tuple(map(Point.middle_of, (points[:third], middle, points[-third:])))  # type: ignore[assignment]
+            self._thirds = _thirds(list(self.points)[self._older :])
             self._thirds_at = self.newest.step
         return self._thirds
 
     def loss_improvement(self) -> float | None:
         """Fraction by which the loss fell from the first to the last third; None below three points."""
-        thirds = self.thirds()
+        thirds = _thirds(list(self.points)) if self._older else self.thirds()
         return None if thirds is None else 1.0 - exp(thirds[2].loss - thirds[0].loss)
 
     def typical_loss(self) -> float:
@@ -80,3 +85,11 @@ class Recent:
             return self.newest.loss
         points = self.points
         return median([points[-index].loss for index in range(1, count + 1)])
+
+
+def _thirds(points: list[Point]) -> tuple[Point, Point, Point] | None:
+    if len(points) < 3:
+        return None
+    third = len(points) // 3
+    first, middle, last = points[:third], points[third : len(points) - third], points[-third:]
+    return Point.middle_of(first), Point.middle_of(middle), Point.middle_of(last)

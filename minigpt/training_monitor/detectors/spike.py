@@ -106,6 +106,9 @@ class SpikeRule:
             return []
         residual = logarithm - center
         z_score = residual / self.baseline.sigma
+        usual = abs(z_score) <= self.config.z_score or abs(residual) <= log(self.config.min_ratio)
+        if usual and not self.incident.is_open:
+            return self._usual(step, logarithm, z_score, {})
         evidence: dict[str, float | str] = {
             "value": value,
             "normal": exp(center),
@@ -113,7 +116,7 @@ class SpikeRule:
             "z_score": z_score,
             **seen,
         }
-        if abs(z_score) <= self.config.z_score or abs(residual) <= log(self.config.min_ratio):
+        if usual:
             return self._usual(step, logarithm, z_score, evidence)
         if residual < 0:
             return self._below(step, logarithm, evidence)

@@ -13,6 +13,10 @@ EVERY = 4
 ABOVE_PEAK = 4.0
 """A leap must also be this many times the parameter's own recent peak: sampled updates of rare tokens are uneven."""
 PEAK_DECAY = 0.92
+TOGETHER = 0.7
+"""Where this share of all parameters leap in one step, each may leap less: chance moves single ones."""
+LESS = 4.0
+"""So many times less than alone, and half of that above the recent peak."""
 SETTLED = 2.5
 """The other parameters update as ever when the middle one is below this many times its normal."""
 BACK = 1 / 3
@@ -32,6 +36,7 @@ class UpdateLeaps:
         self._peak = [0.0] * size
         self._grad_normal = [0.0] * size
         self._limits = [inf] * size
+        self._lower_limits = [inf] * size
         self._seen = 0
         self._open: dict[int, float] = {}
         self._before: Sequence[float] = ()
@@ -58,8 +63,11 @@ class UpdateLeaps:
         return confirmed
 
     def _leapt(self, updates: Sequence[float], grads: Sequence[float | None]) -> list[int]:
-        if self.accepted < self._min_history or not any(map(gt, updates, self._limits)):
+        if self.accepted < self._min_history or not any(map(gt, updates, self._lower_limits)):
             return []
+        together = self._leapt_together(updates, grads)
+        if together:
+            return together
         found = [i for i, limit in enumerate(self._limits) if updates[i] > limit]
         ratio = self._leap_ratio
         leapt = {
@@ -73,6 +81,20 @@ class UpdateLeaps:
         others = [updates[i] / usual for i, usual in enumerate(self.normal) if usual > 0.0 and i not in leapt]
         # Where the others leap as well, only less far, the whole training is unsettled.
         return sorted(leapt) if not others or median(others) < SETTLED else []
+
+    def _leapt_together(self, updates: Sequence[float], grads: Sequence[float | None]) -> list[int]:
+        """The parameters, when nearly all of them leap in the same step."""
+        found = [i for i, limit in enumerate(self._lower_limits) if updates[i] > limit]
+        if len(found) < TOGETHER * len(updates):
+            return []
+        ratio = self._leap_ratio / LESS
+        leapt = [
+            i
+            for i in found
+            if updates[i] > ratio * self.normal[i] * self._gradient_rise(i, grads)
+            and self._rose(i, updates[i])
+        ]
+        return leapt if len(leapt) >= TOGETHER * len(updates) else []
 
     def _rose(self, i: int, update: float) -> bool:
         """Whether the step before was not as large: momentum carries on what one large gradient began."""
@@ -96,7 +118,8 @@ class UpdateLeaps:
             usual + rate * (new - usual) if new > 0.0 else usual
             for usual, new in zip(self.normal, updates, strict=True)
         ]
-        self._peak = [max(new, PEAK_DECAY * most) for most, new in zip(self._peak, updates, strict=True)]
+        decayed = [PEAK_DECAY * most for most in self._peak]
+        self._peak = list(map(max, updates, decayed))
         if len(grads) == len(self._grad_normal):
             self._grad_normal = [
                 usual + rate * (new - usual) if new is not None and isfinite(new) else usual
@@ -108,6 +131,11 @@ class UpdateLeaps:
     def _set_limits(self) -> None:
         ratio, rows = self._leap_ratio, zip(self.normal, self._peak, strict=True)
         self._limits = [max(ratio * usual, ABOVE_PEAK * most) if usual > 0.0 else inf for usual, most in rows]
+        rows = zip(self.normal, self._peak, strict=True)
+        ratio, above = ratio / LESS, 2 * ABOVE_PEAK / LESS
+        self._lower_limits = [
+            max(ratio * usual, above * most) if usual > 0.0 else inf for usual, most in rows
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -31,7 +31,7 @@ class UpdateRatioConfig:
     """Steps from the start for which early_high counts."""
     rise: float = 8.0
     """Or so many times the run's own normal, beyond what the learning rate explains."""
-    fall: float = 50.0
+    fall: float = 25.0
     """So many times below the run's own normal, beyond what learning rate and gradients explain, is low."""
     persist_steps: int = 3
     """Steps that large updates must last."""
@@ -107,6 +107,8 @@ class UpdateRatio:
             worst = excess or max(ratios, key=ratios.__getitem__)
             value = ratios[worst] if worst in ratios else signals.update_ratios[worst]
             return self._is_high(signals, worst, value, self._matrices.excess, len(ratios))
+        if relative != "fallen" and not self._high.is_open and not self._low.is_open:
+            return []  # nearly always
         largest = max(ratios.values())
         calm: Evidence = {"value": largest, **self._compared(largest, before[0]), "lr": before[0]}
         findings = self._high.good(signals.step, self._config.close_steps, calm) if self._high.is_open else []

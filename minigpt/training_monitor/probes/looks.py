@@ -35,17 +35,18 @@ class LookReads:
 
 
 class LoopLooks:
-    """Looks at the first training forward of every n-th step of a loop that somebody else runs.
+    """Looks at the first training forward of each due step of a loop that somebody else runs.
 
     Not where the model is compiled: hooks would have it compiled anew. A copy of the model is not watched.
     """
 
-    def __init__(self, model: nn.Module, every: int | None) -> None:
-        self._every, self._upcoming = every, 0
+    def __init__(self, model: nn.Module, is_due: Callable[[int], bool] | None) -> None:
+        """`is_due` is asked at each step (None: never look)."""
+        self._is_due, self._upcoming = is_due, 0
         self._armed: ArmedLook | None = None
         self._reads = LookReads()
         hook = _BeforeForward(self._before_forward)
-        self._handle = model.register_forward_pre_hook(hook) if every else None
+        self._handle = model.register_forward_pre_hook(hook) if is_due else None
 
     def expect(self, step: int) -> None:
         """The next forwards belong to this step."""
@@ -68,7 +69,7 @@ class LoopLooks:
             self._handle.remove()
 
     def _before_forward(self, module: nn.Module) -> None:
-        if self._every and self._upcoming % self._every == 0 and self._armed is None:
+        if self._armed is None and self._is_due is not None and self._is_due(self._upcoming):
             self._armed = arm(module)
 
 
