@@ -34,6 +34,8 @@ class Baseline:
         self._residuals: deque[float] = deque(maxlen=self.LONG)
         self._center: float | None = None
         self._sigma = min_sigma
+        self._to_measure: tuple[float, ...] = ()
+        """Residuals whose spread nobody has asked for yet: many rules need the center alone."""
 
     @property
     def center(self) -> float | None:
@@ -43,6 +45,12 @@ class Baseline:
     @property
     def sigma(self) -> float:
         """Robust standard deviation of the residuals, at least min_sigma."""
+        if self._to_measure:
+            ordered = sorted(self._to_measure)
+            middle = median(ordered)
+            spread = median([abs(residual - middle) for residual in ordered])  # two runs: quickly sorted
+            self._sigma = max(MAD_TO_SIGMA * spread, self.min_sigma)
+            self._to_measure = ()
         return self._sigma
 
     def accept(self, value: float) -> None:
@@ -50,10 +58,7 @@ class Baseline:
         if self._center is not None:
             self._residuals.append(value - self._center)
         if self.accepted % self.EVERY == 0 and self._residuals:
-            ordered = sorted(self._residuals)
-            middle = median(ordered)
-            spread = median([abs(residual - middle) for residual in ordered])  # two runs: quickly sorted
-            self._sigma = max(MAD_TO_SIGMA * spread, self.min_sigma)
+            self._to_measure = tuple(self._residuals)
         self._recent.append(value)
         self._center = median(self._recent)
         self.accepted += 1
@@ -69,7 +74,7 @@ class Baseline:
             "recent": list(self._recent),
             "residuals": list(self._residuals),
             "center": self._center,
-            "sigma": self._sigma,
+            "sigma": self.sigma,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -77,4 +82,4 @@ class Baseline:
         self._recent = deque(state["recent"], maxlen=self.SHORT)
         self._residuals = deque(state["residuals"], maxlen=self.LONG)
         self._center = state["center"]
-        self._sigma = state["sigma"]
+        self._sigma, self._to_measure = state["sigma"], ()

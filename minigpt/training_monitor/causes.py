@@ -6,6 +6,8 @@ from minigpt.training_monitor.circumstances import Cause, Circumstances, Explana
 
 LATE = 0.3
 """What is left of the weight of a finding that only follows from another."""
+WILD_UPDATE_RATIO = 0.3
+"""||update|| / ||weights|| that no healthy training shows: NaN after it needs no other cause."""
 NAMED_BY: dict[str, tuple[str, float]] = {
     # An exact finding is its own explanation: finding -> (cause, weight).
     "unoptimized_parameter": ("missing_from_optimizer", 10),
@@ -114,8 +116,11 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
 
 def _without_a_jump(case: Circumstances) -> list[Cause]:
     """The rate is what it was: too high all the same, or it is the updates that changed."""
-    high = case.any_of("update_ratio_high")
-    weight = 2.0 + 3.0 * high + 1.0 * case.any_of("loss_divergence")
+    ratio = case.latest.get("update_ratio", 0.0)
+    wild = case.any_of("nan_loss", "non_finite_gradient") and ratio > WILD_UPDATE_RATIO
+    high = case.any_of("update_ratio_high") or wild
+    reasons: list[Reason] = [("because.update_size", {"value": ratio})] if wild else []
+    weight = 2.0 + 3.0 * high + 1.0 * wild + 1.0 * case.any_of("loss_divergence")
     if "update_ratio" in case.steady:
         weight -= 1.5
     causes: list[Cause] = []
@@ -130,7 +135,7 @@ def _without_a_jump(case: Circumstances) -> list[Cause]:
             causes.append(Cause("optimizer_state_stale", 6.0, (("because.updates_alone", {}),)))
         elif case.any_of("loss_divergence") and case.steady >= {"update_ratio", "distinct_tokens"}:
             causes.append(Cause("objective_changed", 3.5, (("because.loss_alone", {}),)))
-    return [*causes, Cause("learning_rate_too_high", max(weight, 0.5))]
+    return [*causes, Cause("learning_rate_too_high", max(weight, 0.5), tuple(reasons))]
 
 
 def _vanishing(case: Circumstances) -> list[Cause]:

@@ -30,6 +30,8 @@ class Circumstances:
         finding = self.findings.get(name)
         return None if finding is None else finding.evidence.get(key)
 
+    latest: Mapping[str, float] = field(default_factory=dict)
+    """The newest known value of each quantity."""
     consequences: frozenset[str] = frozenset()
     """Findings that came clearly after one that explains them."""
     told: "Cause | None" = None

@@ -95,7 +95,7 @@ def diagnose(
         causes=tuple(cause.name for cause in explanation.causes),
         rivals=words["reason_separator"].join(_cause(cause.name, cause.reasons, words) for cause in serious),
         ruled_out=_ruled_out(explanation, words),
-        remedies=remedies_for([first.name, *(cause.name for cause in serious)], finding, facts, words),
+        remedies=remedies_for([first.name, *(cause.name for cause in serious)], finding, case, words),
         incident=incident,
         labels=words,
         explanation=explanation,

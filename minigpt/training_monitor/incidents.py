@@ -60,7 +60,7 @@ MAY_FOLLOW = frozenset(
     )
 )
 """Explaining findings that may themselves follow from an earlier one: from a wrecked model, say."""
-FOLLOWS_AFTER = 8
+FOLLOWS_AFTER = 5
 """Steps after an explaining finding from which those that may follow from it are taken to."""
 GRAVE = frozenset(("nan_loss", "non_finite_gradient"))
 """Told once in an incident whatever explains them: updates are lost."""

@@ -146,6 +146,7 @@ class TrainingMonitor:
             facts=self._facts,
             opened_at=case.opened_at,
             steady=steady,
+            latest=self._movements.latest(),
             consequences=frozenset(name for name, member in case.members.items() if case.follows(member)),
             told=None if case.cause is None else Cause.from_dict(case.cause),
         )

@@ -78,6 +78,13 @@ class Movements:
         moved = {name: one for name, one in known.items() if _is_notable(name, one.ratio)}
         return moved, frozenset(known.keys() - moved.keys())
 
+    def latest(self) -> dict[str, float]:
+        """The newest known value of each quantity within the last few steps."""
+        found: dict[str, float] = {}
+        for row in list(self._rows)[-5:]:
+            found |= {name: value for name, value in zip(QUANTITIES, row[1:], strict=True) if isfinite(value)}
+        return found
+
     def jump(self, name: str, opened_at: int, factor: float) -> Movement | None:
         """The largest change of a quantity from one step to the next within 20 steps before `opened_at`, if at
         least `factor` times up or down: a ramp is no jump."""

@@ -2,20 +2,26 @@
 
 import re
 
+from minigpt.training_monitor.circumstances import Circumstances
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.words.tables import Words
 
+USUAL_UPDATE_RATIO = 0.015
+"""||update|| / ||weights|| of a matrix in healthy runs with AdamW: .003 to .02 around the peak of the rate."""
+USUAL_WEIGHT_DECAY = 0.1
 
-def remedies_for(causes: list[str], finding: Finding, facts: RunFacts, words: Words) -> tuple[str, ...]:
+
+def remedies_for(causes: list[str], finding: Finding, case: Circumstances, words: Words) -> tuple[str, ...]:
     """What to try, with the exact --set where the run's own numbers are known; most for the likeliest cause."""
-    lower = facts.learning_rate / 2 if facts.learning_rate else None
+    facts = case.facts
+    lower = _lower_rate(finding, case)
     higher = facts.learning_rate * 3 if facts.learning_rate else None
     clip = facts.max_grad_norm / 2 if facts.max_grad_norm else 1.0
     known = {
         "lower_lr": f"{lower:g}" if lower else words["half_lr"],
         "higher_lr": f"{higher:g}" if higher else "...",
-        "lower_decay": f"{facts.weight_decay / 10:g}" if facts.weight_decay else "0.01",
+        "lower_decay": f"{_lower_decay(facts):g}",
         "clip": f"{clip:g}",
         "longer_warmup": str(max(2 * facts.warmup_steps, 100)),
         "lower_floor": f"{float(finding.evidence.get('floor', 1e-6)) / 100:g}",
@@ -26,6 +32,26 @@ def remedies_for(causes: list[str], finding: Finding, facts: RunFacts, words: Wo
         advice = [text for text in advice if _is_news(text, facts) and text not in texts]
         texts += advice if place == 0 else advice[:1]
     return tuple(text if facts.has_command_line else _as_settings(text) for text in texts)
+
+
+def _lower_rate(finding: Finding, case: Circumstances) -> float | None:
+    """A learning rate to try: the one that brings updates of a known size down to a usual one, else half of it."""
+    if not case.facts.learning_rate:
+        return None
+    half = case.facts.learning_rate / 2
+    lr, ratio = case.latest.get("lr"), case.latest.get("update_ratio", 0.0)
+    if finding.name == "update_ratio_high":
+        ratio = max(ratio, float(finding.evidence.get("value", 0.0)))
+    if lr is None or ratio < 10 * USUAL_UPDATE_RATIO:
+        return half
+    rate = min(half, lr * USUAL_UPDATE_RATIO / ratio)
+    return float(f"{rate:.1g}") or rate
+
+
+def _lower_decay(facts: RunFacts) -> float:
+    """A weight decay to try: the usual one where it is far above that, else a tenth of it."""
+    decay = facts.weight_decay or 0.0
+    return USUAL_WEIGHT_DECAY if decay > 2 * USUAL_WEIGHT_DECAY else decay / 10 or 0.01
 
 
 def _as_settings(text: str) -> str:

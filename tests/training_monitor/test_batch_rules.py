@@ -168,3 +168,15 @@ def test_batch_facts_of_nothing_are_silent() -> None:
     empty = BatchFacts(0, 0, 0, 0.0)
     signals = [replace(healthy_step(step), batch=empty) for step in range(1, 3)]
     assert told(degenerate(), signals) + told(labels(), signals) == []
+
+
+def test_label_mismatch_interrupts_when_a_part_is_shuffled_and_all_were_right() -> None:
+    findings = told(labels(), series(lambda step: {"label_match": 0.7 if step >= 30 else 1.0}))
+    assert summary(findings) == [
+        ("label_mismatch", "suspected", 30, False),
+        ("label_mismatch", "sustained", 32, True),
+    ]
+
+
+def test_label_mismatch_is_silent_when_a_part_never_matched() -> None:
+    assert told(labels(), series(lambda step: {"label_match": 0.7 if step % 5 == 0 else 0.95})) == []

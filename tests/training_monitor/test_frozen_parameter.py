@@ -164,3 +164,16 @@ def test_table_says_which_parameters_rest_in_a_group_with_a_rate_of_zero() -> No
     optimizer.param_groups[0]["lr"] = 0.1
     table.refresh()
     assert table.facts.resting is None
+
+
+def test_no_update_interrupts_when_every_third_step_is_left_out() -> None:
+    found = told(build(), 60, lambda signals: signals if signals.step % 3 else nothing(signals), since=20)
+    interrupting = [finding for finding in found if finding.interrupts]
+    assert summary(interrupting) == [("no_update", "sustained", 33, True)]
+
+
+def test_no_update_is_quiet_when_gradients_are_kept_for_the_next_update() -> None:
+    def accumulated(signals: StepSignals) -> StepSignals:
+        return replace(nothing(signals), leftover_grad_norm=0.4) if signals.step % 2 else signals
+
+    assert not any(finding.interrupts for finding in told(build(), 60, accumulated))

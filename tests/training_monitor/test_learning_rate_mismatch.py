@@ -78,3 +78,24 @@ def test_mismatch_is_silent_when_rates_are_not_finite() -> None:
 
 def test_mismatch_resumes_exactly() -> None:
     assert_resumes_exactly(build, series(lambda step: scheduled(step) * (3 if 50 <= step < 58 else 1)))
+
+
+def test_mismatch_interrupts_when_an_unplanned_rate_falls_by_a_hundred_and_stays() -> None:
+    found = findings_of(series(lambda step: 1e-3 if step < 60 else 1e-5, plan=lambda step: None))
+    assert summary(found) == [
+        ("learning_rate_mismatch", "suspected", 60, False),
+        ("learning_rate_mismatch", "sustained", 67, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        lambda step: 1e-3 if step < 60 else 1e-4,
+        lambda step: 1e-1 if 60 <= step < 63 else 1e-3,
+        lambda step: 1e-3 * 0.5**step,
+    ],
+    ids=["a step of ten", "back from a brief leap", "a fast decay"],
+)
+def test_mismatch_never_interrupts_without_a_plan_when_the_rate(rate: Callable[[int], float]) -> None:
+    assert not any(found.interrupts for found in findings_of(series(rate, plan=lambda step: None)))

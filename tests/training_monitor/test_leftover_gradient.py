@@ -56,3 +56,19 @@ def test_leftover_gradient_resumes_exactly() -> None:
     steps = [*map(healthy_step, range(1, 10)), *(left(healthy_step(step)) for step in range(10, 16))]
     assert_resumes_exactly(build, [*steps, *map(healthy_step, range(16, 24))])
     assert_silent_when_not_finite(build)
+
+
+def test_leftover_gradient_interrupts_when_every_other_zero_grad_is_forgotten() -> None:
+    found = told(build(), 40, lambda signals: left(signals) if signals.step % 2 else signals, since=20)
+    interrupting = [finding for finding in found if finding.interrupts]
+    assert summary(interrupting) == [("leftover_gradient", "sustained", 27, True)]
+    assert found[-1] is interrupting[0]
+
+
+def test_leftover_gradient_is_quiet_when_gradients_wait_for_their_update() -> None:
+    def accumulated(signals: StepSignals) -> StepSignals:
+        if signals.step % 2:
+            return signals
+        return replace(left(signals), update_ratios=dict.fromkeys(signals.update_ratios, 0.0))
+
+    assert not any(finding.interrupts for finding in told(build(), 60, accumulated))

@@ -282,6 +282,15 @@ def test_divergence_interrupts_when_the_gradients_carry_no_signal_any_more() -> 
     assert [finding.evidence["trigger"] for finding in lasting] == ["no_signal"]
 
 
+def test_divergence_interrupts_sooner_when_all_that_was_learnt_is_gone() -> None:
+    def forgotten(step: StepSignals, since: int) -> StepSignals:
+        return replace(step, loss=0.95 * healthy(1)[0].loss)
+
+    lasting = [finding for finding in told("loss_divergence", spoilt(forgotten)) if finding.interrupts]
+    assert [finding.evidence["trigger"] for finding in lasting] == ["forgotten"]
+    assert lasting[0].step < ONSET + 45
+
+
 def test_collapse_does_not_interrupt_when_a_tiny_data_set_is_learnt_by_heart() -> None:
     def learnt(step: StepSignals, since: int) -> StepSignals:
         return replace(step, loss=max(step.loss * math.exp(-since / 25), 0.02))

@@ -12,6 +12,7 @@ from tests.training_monitor.invariant_series import (
     assert_silent_when_not_finite,
     changed,
     healthy_step,
+    summary,
     told,
 )
 
@@ -111,3 +112,17 @@ def test_weight_jump_resumes_exactly() -> None:
     change = at(40, "blocks.1.up", 60.0, growth=0.5)
     assert_resumes_exactly(build, [change(healthy_step(step)) for step in range(1, 70)])
     assert_silent_when_not_finite(build)
+
+
+def test_weight_jump_interrupts_when_nearly_all_updates_leap_by_less_in_one_step() -> None:
+    found = told(
+        build(),
+        40,
+        lambda signals: changed(signals, "", update_norms=lambda was: 9 * was),
+        since=20,
+        until=20,
+    )
+    assert summary(found)[:2] == [
+        ("weight_jump", "suspected", 21, False),
+        ("weight_jump", "sustained", 21, True),
+    ]

@@ -34,7 +34,6 @@ RECORDED_BY = (
     "model",
     "training_monitor/facade.py",
     "training_monitor/signals.py",
-    "training_monitor/norms.py",
     "training_monitor/probes",
     "training_monitor/forward_look.py",
 )

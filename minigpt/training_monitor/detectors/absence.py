@@ -108,8 +108,10 @@ class Absence:
         return [name for name in absent if self._rows[name] >= max(steps, self.patience(name))]
 
     def rebase(self) -> None:
-        """What is absent now is meant to be, until it comes back."""
+        """What is absent now, or goes before it is seen again, is meant to be, until it comes back."""
         self._accepted |= set(self._rows)
+        self._present.clear()
+        self._clean = False
 
     def state_dict(self) -> dict[str, Any]:
         return {

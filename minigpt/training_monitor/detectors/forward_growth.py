@@ -76,6 +76,8 @@ class Case(NamedTuple):
 
 
 OUTPUT = "output"
+RISING_LR = 1.2
+"""A learning rate this many times that of the anchor's first look was still warming up when it was taken."""
 UNTRAINED_STEPS = 40
 """Before this step most numbers still grow on their own."""
 
@@ -98,14 +100,21 @@ class ForwardGrowth:
         self._early: dict[str, list[float]] = {}  # the looks that an anchor will be taken from
         self._early_at = 0  # step of the first of them
         self._anchors: dict[str, float] = {}
+        self._anchor_lr = 0.0  # the highest learning rate until then
+        self._head = ""  # the last layer of the model
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if signals.look is None:
             return []
         findings = []
+        if signals.parameters is not None and signals.parameters.facts.groups:
+            self._head = signals.parameters.facts.groups[-1]
         for name, rule in self._rules.items():
             findings += self._judge(name, rule(signals.look), signals)
         if signals.step >= self._warm_at and not any(self._in_a_row.values()):
+            if signals.lr > RISING_LR * self._anchor_lr > 0.0:
+                self.rebase()  # a warm-up that nobody told of
+            self._anchor_lr = max(self._anchor_lr, signals.lr)
             self._early_at = self._early_at if self._early else signals.step
             self._take_anchors(signals.look)
         return findings
@@ -159,6 +168,8 @@ class ForwardGrowth:
         worst: Case | None = None
         for group, value in _finite(look.activation_rms).items():
             anchor = self._anchor("activation", group)
+            if group == self._head:
+                continue  # the outputs begin near zero and grow to the size of their targets
             if anchor is not None and anchor > 0 and value > self._config.activation_growth * anchor:
                 case = Case(
                     group,
@@ -227,6 +238,8 @@ class ForwardGrowth:
             "early": {key: list(values) for key, values in self._early.items()},
             "early_at": self._early_at,
             "anchors": dict(self._anchors),
+            "anchor_lr": self._anchor_lr,
+            "head": self._head,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,6 +250,7 @@ class ForwardGrowth:
         self._early = {key: list(values) for key, values in state["early"].items()}
         self._early_at = state["early_at"]
         self._anchors = dict(state["anchors"])
+        self._anchor_lr, self._head = state["anchor_lr"], state["head"]
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

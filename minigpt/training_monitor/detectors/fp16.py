@@ -1,7 +1,7 @@
 """overflow_streak, scale_collapse and gradient_underflow: where fp16's range ends, above and below."""
 
 from collections.abc import Iterator
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any
 
 from minigpt.training_monitor.detectors.absence import Facts, named
@@ -16,13 +16,16 @@ SMALLEST_MATRIX = 256
 RISE = 0.3
 """A share of zeros this far above the parameter's own normal is a rise."""
 SMOOTHING = 0.2
+FLUSHED_BELOW = 1e-4
+"""fp16 flushes what is below 6e-8. A gradient whose root mean square is above this has few elements so small: its
+zeros are those of units that do not fire."""
 
 
 class Fp16:
     """The scaler's first calibration, and an overflow now and then, are no finding.
 
     Underflow is looked for where exact zeros were counted, in any precision: nothing else flushes most of a model's
-    gradients to zero and leaves some. Embeddings have mostly zeros by nature; that is their normal.
+    small gradients to zero and leaves some. Embeddings have mostly zeros by nature; that is their normal.
     """
 
     def __init__(self, config: Fp16Config, precision: str | None) -> None:
@@ -73,7 +76,8 @@ class Fp16:
             return []  # nothing at all came back: another trouble
         step = signals.step
         matrices = list(_matrices(parameters))
-        flushed = [name for name, zeros in matrices if self._is_flushed(name, zeros)]
+        large = set() if self._in_fp16 else _large(parameters)
+        flushed = [name for name, zeros in matrices if name not in large and self._is_flushed(name, zeros)]
         next_to_it, self._last_look = self._last_look == step - 1, step
         if not matrices or len(flushed) < self._config.min_underflow_share * len(matrices):
             for name, zeros in matrices:
@@ -119,6 +123,12 @@ class Fp16:
         self._normal_zeros = dict(state["normal_zeros"])
         self._last_look = state["last_look"]
         self._in_fp16 = state["in_fp16"]
+
+
+def _large(parameters: ParameterSignals) -> set[str]:
+    """Parameters whose gradients are far above what fp16 flushes."""
+    rows = zip(parameters.facts.names, parameters.facts.sizes, parameters.grad_norms, strict=True)
+    return {name for name, size, norm in rows if norm is not None and norm > FLUSHED_BELOW * sqrt(size)}
 
 
 def _matrices(parameters: ParameterSignals) -> Iterator[tuple[str, float]]:

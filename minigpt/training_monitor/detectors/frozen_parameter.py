@@ -104,7 +104,10 @@ class FrozenParameter:
         if self._last.is_just_before(signals.step) and self._counts and signals.optimizer_steps is not None:
             return signals.optimizer_steps != self._counted
         if self._peak_lr > 0.0:
-            return self._last.lr > 0.0
+            # Steps that the record leaves out had rates between the two.
+            return (
+                max(self._last.lr, signals.lr if not self._last.is_just_before(signals.step) else 0.0) > 0.0
+            )
         return None
 
     def _nothing_moved(self, signals: StepSignals) -> list[Finding]:
@@ -141,7 +144,8 @@ class FrozenParameter:
             still.note_all_present(facts.names)
             if step % EVERY == 0:
                 self._note_gradients(updates)
-        if not still.any_absent:
+        faded = 0.0 < self._last.lr < self._config.faded_lr_ratio * self._peak_lr
+        if not still.any_absent or faded:  # updates below the weights' last digit are how a schedule ends
             return self._frozen.good(step, self._config.close_steps, {})
         frozen = self._frozen_now(facts)
         if not frozen:

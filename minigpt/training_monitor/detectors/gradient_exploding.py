@@ -16,6 +16,8 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 CLIMB_STEPS = 48
+LEARNS = 0.05
+"""Gradients that climb while the loss has come down by this fraction are those of a task that begins to be learnt."""
 ALONE, ALONE_TOTAL = 8.0, 1.5
 """One group so many times above its own normal explodes alone, if the whole norm shows it at all."""
 ANCHOR_VALUES = 32
@@ -39,6 +41,8 @@ class GradientExploding:
         self._changes: deque[dict[str, float]] = deque(maxlen=4)
         self._anchor_values: list[float] = []
         self._anchor: float | None = None
+        self._anchor_losses: list[float] = []
+        self._losses: deque[float] = deque(maxlen=CLIMB_STEPS // 3)
         self._climbing_since: int | None = None
         self._alone_since: int | None = None
         self._center_before: float | None = None
@@ -73,14 +77,16 @@ class GradientExploding:
     def _climbing(self, signals: StepSignals) -> list[Finding]:
         step, value = signals.step, log(signals.grad_norm)
         self._window.add(step, value)
+        self._losses.append(signals.loss)
         if self._anchor is None and step > self._warm_at:
             self._anchor_values.append(value)
+            self._anchor_losses = [*self._anchor_losses, signals.loss][-ANCHOR_VALUES:]
             if len(self._anchor_values) == ANCHOR_VALUES:
                 self._anchor, self._anchor_values = median(self._anchor_values), []
         if self._alone_since is not None and step - self._alone_since + 1 >= self._config.persist_steps:
             return self._sustained(step, {"value": signals.grad_norm, "trigger": "group"})
         thirds = self._window.thirds() if self._anchor is not None and value > self._anchor + 1 else None
-        if thirds is None or self._anchor is None or not self._rises(thirds):
+        if thirds is None or self._anchor is None or not self._rises(thirds) or self._learns():
             self._climbing_since = None
             return self._climb.good(step, self._config.close_steps, {"value": signals.grad_norm})
         self._climbing_since = self._climbing_since or step
@@ -118,8 +124,14 @@ class GradientExploding:
         assert self._anchor is not None
         return first < middle < last and last - self._anchor > log(2 * self._config.min_ratio)
 
+    def _learns(self) -> bool:
+        """Whether the loss is well below that at the anchor."""
+        then, now = median(self._anchor_losses), median(self._losses)
+        return now < then - LEARNS * abs(then)
+
     def _forget_levels(self) -> None:
         self._anchor, self._anchor_values, self._climbing_since = None, [], None
+        self._anchor_losses = []
         self._groups, self._alone_since = GroupBaselines(), None
         self._window.clear()
 
@@ -141,6 +153,8 @@ class GradientExploding:
             "changes": [dict(change) for change in self._changes],
             "anchor_values": list(self._anchor_values),
             "anchor": self._anchor,
+            "anchor_losses": list(self._anchor_losses),
+            "losses": list(self._losses),
             "climbing_since": self._climbing_since,
             "alone_since": self._alone_since,
             "center_before": self._center_before,
@@ -155,6 +169,8 @@ class GradientExploding:
         self._changes = deque((dict(change) for change in state["changes"]), maxlen=4)
         self._anchor_values = list(state["anchor_values"])
         self._anchor = state["anchor"]
+        self._anchor_losses = list(state["anchor_losses"])
+        self._losses = deque(state["losses"], maxlen=CLIMB_STEPS // 3)
         self._climbing_since = state["climbing_since"]
         self._alone_since = state["alone_since"]
         self._center_before = state["center_before"]

@@ -75,6 +75,8 @@ STEADY_SHARE = 0.1
 """Part of a decline that each half of it has: what a spike leaves behind, all at once, is none."""
 HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
+SOLVED = 0.05
+"""A loss below this fraction of the first one leaves no gradients in a healthy run either."""
 ENOUGH_VALUES = 8
 """Low values that show a lasting fall in a sparse record, where persist_steps may hold one or two; a fall by the square
 of drop_ratio needs no more than three."""
@@ -119,7 +121,7 @@ class GradientVanishing:
             self._accept(now, None, signals)
             return []
         normal = self._normal if self._incident.is_open else self._usual_level()
-        trigger = self._trigger(now, normal)
+        trigger = None if self._nothing_left() else self._trigger(now, normal)
         if trigger is None:
             seen = self._seen(signals, "", normal) if self._incident.is_open else {}
             self._declining_since = None
@@ -135,9 +137,21 @@ class GradientVanishing:
         center, anchor = self._baseline.center, self._anchor.point
         if center is None or now.norm < log(max(self._config.floor, TINIEST)):
             return False
-        high, low = (center, center) if anchor is None else (max(center, anchor.norm), min(center, anchor.norm))
+        high, low = (
+            (center, center) if anchor is None else (max(center, anchor.norm), min(center, anchor.norm))
+        )
         drop, rise = now.norm - high, now.norm - low
-        return log(self._config.drop_ratio) < drop and rise < -log(self._config.decline_ratio) and not self._declines()
+        return (
+            log(self._config.drop_ratio) < drop
+            and rise < -log(self._config.decline_ratio)
+            and not self._declines()
+        )
+
+    def _nothing_left(self) -> bool:
+        """Whether small gradients are due: the task is learnt, or the loss has no floor (it may be negative) to tell how
+        much is left to learn. What remains is the test against eps."""
+        typical = self._recent.typical_loss()
+        return typical < log(1e-30) or (self._first is not None and typical < self._first.loss + log(SOLVED))
 
     def _trigger(self, now: Point, normal: Point | None) -> str | None:
         """Which test calls this norm low: drop, floor, decline; None when it is fine."""

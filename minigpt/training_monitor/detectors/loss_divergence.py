@@ -76,6 +76,12 @@ LEARNT = 0.9
 """A loss below this fraction of the untrained one shows that the run has learnt something."""
 CLIMBING_VALUES = 3
 """Losses in a row at which the window must have climbed: a sparse record has one or two in persist_steps."""
+CLIMB_NOISE = 2.5
+"""Robust standard deviations of a single loss: by chance the best median lies well below the others."""
+AGAIN = 1.3
+"""A rise must be this many times (log space) the highest one that the run came back from."""
+SOLVED = 0.05
+"""Losses below this fraction of the first ones count as this fraction: there any factor is noise."""
 LOW_RATE = 0.1
 """Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
 
@@ -112,11 +118,17 @@ class LossDivergence:
         self._climbing_since: int | None = None
         self._climbing_count = 0
         self._above_since: int | None = None
+        self._has_floor = True
+        self._rise = self._healed = 0.0  # log rise of the present excursion; the highest one that came back
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        if not (isfinite(signals.loss) and signals.loss > 0):
+        if isfinite(signals.loss) and signals.loss <= 0:
+            self._has_floor = False  # of a loss that may be negative no factor means anything
+        if not (isfinite(signals.loss) and self._has_floor):
             return []
         step, value = signals.step, log(signals.loss)
+        if self._first:
+            value = max(value, median(self._first) + log(SOLVED))
         if len(self._first) < 3 and not self._resumed and (self._first or step <= 10):
             self._first.append(value)
         self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
@@ -184,6 +196,13 @@ class LossDivergence:
         self._best = min(last, self._best) if self._best is not None else last
         rise = last - self._best
         self._above_since = (self._above_since or step) if rise > self._margin(config.min_ratio) else None
+        if self._above_since is None:
+            self._rise, self._healed = 0.0, max(self._healed, self._rise)
+        else:
+            self._rise = max(self._rise, rise)
+        if rise <= AGAIN * self._healed:
+            self._climbing_since, self._climbing_count = None, 0
+            return ""  # it came back by itself from as high before: the order of the data, or noise
         if self._climbs(step, thirds, self._best):
             return "climbing"
         if self._has_forgotten(step, self._best):
@@ -196,14 +215,15 @@ class LossDivergence:
         return "no_signal" if stands and self._gradients_faded() else ""
 
     def _margin(self, ratio: float) -> float:
-        """Log of `ratio`, or what chance can make of the medians: more, where a sparse record leaves them few values."""
+        """Log of `ratio`, or what chance makes of the medians: more, where a sparse record leaves them few values."""
         full, seen = self._config.window_steps, len(self._window.points)
         return max(log(ratio), 1.5 * self._noise.sigma * sqrt(max(full / seen, 1.0)))
 
     def _climbs(self, step: int, thirds: tuple[float, float, float], best: float) -> bool:
         """Whether the loss has risen for long enough: steadily over the window, or steeply over half of it."""
         config = self._config
-        steady = self._window.is_full and _rises(thirds, best, self._margin(config.climb_ratio))
+        margin = max(self._margin(config.climb_ratio), CLIMB_NOISE * self._noise.sigma)
+        steady = self._window.is_full and _rises(thirds, best, margin)
         risen = self._above_since is not None and not steady and len(self._half.points) >= 12
         quick = self._half.thirds() if risen else None
         steep = quick is not None and _rises(quick, best, 2 * self._margin(config.climb_ratio))
@@ -293,6 +313,9 @@ class LossDivergence:
             "climbing_since": self._climbing_since,
             "climbing_count": self._climbing_count,
             "above_since": self._above_since,
+            "has_floor": self._has_floor,
+            "rise": self._rise,
+            "healed": self._healed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -310,6 +333,8 @@ class LossDivergence:
         self._wrong_since = state["wrong_since"]
         self._climbing_since, self._climbing_count = state["climbing_since"], state["climbing_count"]
         self._above_since = state["above_since"]
+        self._has_floor = state["has_floor"]
+        self._rise, self._healed = state["rise"], state["healed"]
 
 
 def _rises(thirds: tuple[float, float, float], best: float, margin: float) -> bool:

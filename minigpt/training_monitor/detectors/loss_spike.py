@@ -44,6 +44,10 @@ class LossSpikeConfig(ExplodingConfig):
 MOVED = 4.0
 """Times its own normal that the gradient norm must have moved to corroborate a lasting loss."""
 
+SOLVED = 0.05
+"""Losses below this fraction of the first ones count as this fraction: of a task that is learnt, what is left of the
+loss differs by any factor from batch to batch."""
+FIRST_LOSSES = 8
 FALLS = 0.97
 """A loss whose last four values lie below this fraction of the four before is coming down."""
 
@@ -58,21 +62,35 @@ class LossSpike:
         self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else inf
         self._norms = Baseline(min_sigma=0.1)
         self._now: deque[tuple[float, float]] = deque(maxlen=8)  # (log norm, loss) of the last steps
+        self._first: list[float] = []  # the first losses seen
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0:
             return self._rule.observe(signals.step, signals.loss)
         norm = log(signals.grad_norm)
+        if len(self._first) < FIRST_LOSSES:
+            self._first.append(signals.loss)
         self._now.append((norm, signals.loss))
-        findings = self._rule.observe(signals.step, signals.loss, self._alarm, grad_norm=signals.grad_norm)
+        value = self._with_floor(signals.loss)
+        findings = self._rule.observe(signals.step, value, self._alarm, grad_norm=signals.grad_norm)
         if not self._rule.incident.is_open:
             self._norms.accept(norm)
         return findings
+
+    def _with_floor(self, loss: float) -> float:
+        floor = SOLVED * median(self._first)
+        if loss <= 0 or floor <= 0:
+            return loss
+        center = self._rule.baseline.center
+        solved = center is not None and center <= log(1.01 * floor)
+        return floor if loss < (4 * floor if solved else floor) else loss
 
     def _alarm(self) -> str | None:
         if len(self._now) < 4 or self._norms.center is None:
             return None
         norms, losses = zip(*self._now, strict=True)
+        if median(losses) < 2 * SOLVED * median(self._first):
+            return None
         if abs(median(norms[-4:]) - self._norms.center) > log(MOVED):
             return "norm"
         normal = exp(self._rule.baseline.center or 0.0)

@@ -1,5 +1,6 @@
 """Update / weight ratios of a model's matrices, and which of them is too high by any measure."""
 
+import re
 from math import inf, sqrt
 from typing import Any
 
@@ -8,7 +9,9 @@ from minigpt.training_monitor.signals import StepSignals
 
 ZERO_RMS = 1e-4
 """Weights that start smaller (zero-initialised outputs) are judged once their ratio has come down."""
-EMBEDDINGS = ("embed", "wte", "wpe", "tok", "lm_head", "pos_")
+EMBEDDINGS = re.compile(r"embed|wte|wpe|tok|lm_head|(^|[._])(pos|emb)(?![a-z])")
+SMALLEST = 64
+"""Elements; fewer are written anew within a few healthy steps."""
 EMBEDDING_LEEWAY = 1.4
 """Times the limit that an embedding's ratio must be: it moves more than a matrix, being small at first."""
 
@@ -83,13 +86,12 @@ class MatrixRatios:
 
 
 def _is_embedding(name: str) -> bool:
-    lowered = name.lower()
-    return any(word in lowered for word in EMBEDDINGS)
+    return EMBEDDINGS.search(name.lower()) is not None
 
 
 def _matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
     """Index and name of the parameters large enough to be matrices, without embeddings and heads."""
-    smallest = 4 * sqrt(max(facts.sizes, default=0))
+    smallest = max(SMALLEST, 4 * sqrt(max(facts.sizes, default=0)))
     return [
         (index, name)
         for index, (name, size) in enumerate(zip(facts.names, facts.sizes, strict=True))

@@ -52,7 +52,7 @@ class MissingGradient:
 
     def __init__(self, config: MissingGradientConfig) -> None:
         self._config = config
-        self._parameters = Absence(config.persist_steps)
+        self._parameters = Absence(config.persist_steps, late_start=True)
         self._groups = Absence(config.persist_steps)
         self._known_groups: dict[str, None] = {}
         self._incident = Incident("missing_gradient")

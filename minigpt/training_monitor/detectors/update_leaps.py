@@ -35,7 +35,6 @@ class UpdateLeaps:
         """Updates that the normals were learnt from."""
         self._peak = [0.0] * size
         self._grad_normal = [0.0] * size
-        self._limits = [inf] * size
         self._lower_limits = [inf] * size
         self._seen = 0
         self._open: dict[int, float] = {}
@@ -68,8 +67,9 @@ class UpdateLeaps:
         together = self._leapt_together(updates, grads)
         if together:
             return together
-        found = [i for i, limit in enumerate(self._limits) if updates[i] > limit]
-        ratio = self._leap_ratio
+        ratio, rows = self._leap_ratio, zip(self.normal, self._peak, strict=True)
+        limits = [max(ratio * usual, ABOVE_PEAK * most) if usual > 0.0 else inf for usual, most in rows]
+        found = [i for i, limit in enumerate(limits) if updates[i] > limit]
         leapt = {
             i
             for i in found
@@ -129,12 +129,11 @@ class UpdateLeaps:
         self._set_limits()
 
     def _set_limits(self) -> None:
-        ratio, rows = self._leap_ratio, zip(self.normal, self._peak, strict=True)
-        self._limits = [max(ratio * usual, ABOVE_PEAK * most) if usual > 0.0 else inf for usual, most in rows]
-        rows = zip(self.normal, self._peak, strict=True)
+        ratio = self._leap_ratio
         ratio, above = ratio / LESS, 2 * ABOVE_PEAK / LESS
+        lower = map(max, [ratio * usual for usual in self.normal], [above * most for most in self._peak])
         self._lower_limits = [
-            max(ratio * usual, above * most) if usual > 0.0 else inf for usual, most in rows
+            low if usual > 0.0 else inf for usual, low in zip(self.normal, lower, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:

@@ -63,6 +63,8 @@ PAST_PEAK, SETTLED_STEPS = 0.98, 20
 """The learning rate has passed its peak when it was below this fraction of it for so many steps."""
 BEYOND_PEAK, BEYOND_RISE = 1.5, 3.0
 """A rate so many times its former peak, with updates so many times as large, is too high."""
+NOISE = 5.0
+"""Robust standard deviations of the typical ratio that a rise must exceed."""
 READMIT_STEPS = 60
 HARMLESS = 0.01
 """A typical ratio that healthy runs have is no alarm, however much larger it is than before."""
@@ -133,10 +135,7 @@ class UpdateRatio:
         if gradient is not None and usual is not None:
             fall -= max(0.0, usual - gradient)
         beyond = self._beyond_its_peak(lr)
-        if (
-            value - center + beyond > log(self._config.rise if not beyond else BEYOND_RISE)
-            and middle > HARMLESS
-        ):
+        if value - center + beyond > self._least_rise(beyond) and middle > HARMLESS:
             self._risen_since = self._risen_since or step
             lasts = step - self._risen_since + 1
             self._readmit(lasts, value, gradient)
@@ -146,6 +145,11 @@ class UpdateRatio:
             return "fallen"
         self._learn(value, gradient)
         return ""
+
+    def _least_rise(self, beyond: float) -> float:
+        """Log of the rise that is too much: one that the run's own noise (SGD on single samples) does not explain."""
+        rise = log(self._config.rise if not beyond else BEYOND_RISE)
+        return max(rise, NOISE * self._normal.sigma)
 
     def _beyond_its_peak(self, lr: float) -> float:
         """Log of how far the learning rate is above its own former peak, once it had begun to fall from there; else

@@ -36,7 +36,7 @@ def found_columns(present: Iterable[str], chosen: Mapping[str, str], place: str)
         UnreadableRecordError: a chosen name is not there, or neither loss nor grad_norm is.
     """
     names = list(present)
-    by_lower = {name.strip().lower(): name for name in reversed(names)}
+    by_lower = _of_one_run(names) | {name.strip().lower(): name for name in reversed(names)}
     found: dict[str, str] = {}
     for field, usual in USUAL_NAMES.items():
         if field in chosen:
@@ -51,6 +51,17 @@ def found_columns(present: Iterable[str], chosen: Mapping[str, str], place: str)
             "--columns loss=my_loss,grad_norm=my_norm"
         )
     return found
+
+
+def _of_one_run(names: Sequence[str]) -> dict[str, str]:
+    """Metric -> column of a chart exported from W&B, "run - metric" beside its __MIN and __MAX; {} for several runs."""
+    parts = [
+        (*name.strip().rpartition(" - "), name) for name in names if not name.endswith(("__MIN", "__MAX"))
+    ]
+    runs = {run for run, dash, _, _ in parts if dash}
+    return (
+        {metric.lower(): name for _, dash, metric, name in reversed(parts) if dash} if len(runs) == 1 else {}
+    )
 
 
 def _chosen(name: str, field: str, names: Sequence[str], place: str) -> str:

@@ -33,6 +33,7 @@ LABELS: dict[str, str] = {
     "because.lr_jump": "学习率在第 {since} 步由 {before} 变为 {after}",
     "because.lr_fell": "学习率自第 {since} 步起由 {before} 变为 {after}",
     "because.no_warmup": "warmup 只有 {warmup_steps} 步",
+    "because.update_size": "最近的更新达到权重大小的 {value}",
     "because.updates_alone": "更新量变了，而学习率没有变",
     "because.loss_alone": "学习率、更新量和数据构成都与之前一样",
     "because.group": "{group} 的上升远超其余部分",
@@ -80,7 +81,7 @@ SEEN: dict[str, str] = {
     "optimizer_state_lost.seen": "优化器计数为 {value} 次更新，此前为 {normal}",
     "weight_jump.seen": "{parameters} 的权重变化超出任何更新所能解释|"
     "变化 {value}，通常 {normal}|共 {count}/{of} 个参数",
-    "weight_collapse.seen": "权重不断缩小：约 40 步内失去 {value}|{parameter} 最明显",
+    "weight_collapse.seen": "权重不断缩小：自第 {since} 步起失去 {value}|{parameter} 最明显",
     "update_ratio_high.seen": "一次更新达到权重大小的 {value}|{parameter}|通常 {normal}|学习率 {lr}",
     "update_ratio_low.seen": "一次更新只有权重大小的 {value}|通常 {normal}|学习率 {lr}",
     "initial_loss.seen": "初始损失为 {value}；一无所知的模型应为 {normal}",

@@ -34,6 +34,7 @@ LABELS: dict[str, str] = {
     "because.lr_jump": "the learning rate went from {before} to {after} at step {since}",
     "because.lr_fell": "the learning rate went from {before} to {after} from step {since} on",
     "because.no_warmup": "warm-up is {warmup_steps} steps",
+    "because.update_size": "the last updates were {value} of the size of the weights",
     "because.updates_alone": "the updates changed, the learning rate did not",
     "because.loss_alone": "learning rate, updates and make-up of the data are as before",
     "because.group": "{group} rose far more than the rest",
@@ -82,7 +83,7 @@ SEEN: dict[str, str] = {
     "optimizer_state_lost.seen": "the optimizer counts {value} updates, before it was {normal}",
     "weight_jump.seen": "the weights of {parameters} changed by more than any update explains|"
     "change {value}, usual {normal}|{count} of {of}",
-    "weight_collapse.seen": "the weights shrink: {value} of their size lost in some 40 steps|most in {parameter}",
+    "weight_collapse.seen": "the weights shrink: {value} of their size lost since step {since}|most in {parameter}",
     "update_ratio_high.seen": "an update is {value} of the size of the weights|in {parameter}|usual {normal}|"
     "learning rate {lr}",
     "update_ratio_low.seen": "an update is only {value} of the weights' size|usual {normal}|learning rate {lr}",

@@ -32,6 +32,43 @@ class ShuffledLabels(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartlyShuffledLabels(Fault):
+    """A share of the targets are those of other places."""
+
+    share: float = 0.3
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.active(training):
+            return inputs_BT, targets_BT
+        order = torch.randperm(targets_BT.numel(), generator=training.chance)
+        shuffled_BT = targets_BT.flatten()[order].view_as(targets_BT)
+        hit_BT = torch.rand(targets_BT.shape, generator=training.chance) < self.share
+        return inputs_BT, torch.where(hit_BT, shuffled_BT, targets_BT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsOffByTwo(Fault):
+    """The targets are shifted once more than they should be."""
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs_BT, targets_BT.roll(-1, dims=1) if self.active(training) else targets_BT
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewBatches(Fault):
+    """The loader gives the same `count` batches in turn."""
+
+    count: int = 2
+
+    def batch(self, training: Training, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.active(training):
+            return inputs_BT, targets_BT
+        place = ("batch", training.step % self.count)
+        both: tuple[Tensor, Tensor] = training.notes.setdefault(place, (inputs_BT, targets_BT))
+        return both
+
+
+@dataclass(frozen=True, kw_only=True)
 class SameBatch(Fault):
     """The loader gives one batch for ever."""
 
@@ -123,6 +160,21 @@ FAULTS: list[Fault] = [
     ShuffledLabels(
         name="labels_shuffled_from_start", onset=1, labels=WRONG_LABELS, symptoms=("loss_plateau",)
     ),
+    PartlyShuffledLabels(name="labels_partly_shuffled", labels=WRONG_LABELS, symptoms=LOSS_ROSE),
+    PartlyShuffledLabels(
+        name="labels_partly_shuffled_once",
+        lasting=False,
+        steps_wrong=1,
+        labels=WRONG_LABELS,
+        symptoms=LOSS_ROSE,
+    ),
+    LabelsOffByTwo(
+        name="labels_off_by_two",
+        setting=Setting(optimizer="muon"),
+        labels=WRONG_LABELS,
+        symptoms=LOSS_ROSE,
+    ),
+    FewBatches(name="two_batches_in_turn", labels=("repeated_batch", "batch_repeats"), symptoms=TOO_GOOD),
     SameBatch(name="same_batch", labels=("repeated_batch", "batch_repeats"), symptoms=TOO_GOOD),
     SameBatch(
         name="same_batch_from_start", onset=1, labels=("repeated_batch", "batch_repeats"), symptoms=TOO_GOOD

@@ -117,6 +117,20 @@ FAULTS: list[Fault] = [
         symptoms=("update_ratio_low", "frozen_parameter"),
     ),
     WrongRate(
+        name="lr_times_eight_unknown_schedule",
+        setting=UNKNOWN_SCHEDULE,
+        factor=8,
+        labels=TOO_HIGH,
+        symptoms=BLOWN_UP,
+    ),
+    WrongRate(
+        name="lr_falls_unknown_schedule",
+        setting=UNKNOWN_SCHEDULE,
+        factor=0.01,
+        labels=("learning_rate_mismatch", "learning_rate_zero"),
+        symptoms=("update_ratio_low", "loss_plateau"),
+    ),
+    WrongRate(
         name="lr_a_third_of_plan",
         factor=1 / 3,
         labels=("learning_rate_mismatch", "learning_rate_off_schedule"),

@@ -28,6 +28,19 @@ class StaleSecondMoment(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaledSecondMoment(Fault):
+    """Adam's second moment is multiplied once, as by a load in the wrong unit; it heals by itself."""
+
+    factor: float
+
+    def before_step(self, training: Training) -> None:
+        if training.step == self.onset:
+            for optimizer in training.optimizers:
+                for state in optimizer.state.values():
+                    state["exp_avg_sq"].mul_(self.factor)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AbsurdWeightDecay(Fault):
     """A slipped digit in the weight decay."""
 
@@ -56,6 +69,14 @@ class ZeroGradForgotten(Fault):
 
     def zero_grad(self, training: Training) -> bool:
         return not self.active(training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroGradEveryOtherStep(Fault):
+    """Every other zero_grad is left out."""
+
+    def zero_grad(self, training: Training) -> bool:
+        return not self.active(training) or training.step % 2 > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +123,18 @@ class ReloadedWeights(Fault):
             training.model.load_state_dict(training.notes["saved"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class SwappedBlocks(Fault):
+    """The weights of two blocks change places, as after a load under other names."""
+
+    def before_step(self, training: Training) -> None:
+        if training.step == self.onset:
+            first, second = training.block(0), training.block(1)
+            kept = {name: value.clone() for name, value in first.state_dict().items()}
+            first.load_state_dict(second.state_dict())
+            second.load_state_dict(kept)
+
+
 SGD = Setting(optimizer="sgd", learning_rate=0.3, weight_decay=0.0)
 RESCALED = ("gradient_scale_shift", "gradients_rescaled")
 LEFTOVER = ("leftover_gradient", "zero_grad_forgotten")
@@ -112,6 +145,19 @@ FAULTS: list[Fault] = [
         name="stale_second_moment",
         labels=("update_ratio_high", "optimizer_state_stale", "optimizer_state_lost"),
         symptoms=BLOWN_UP,
+    ),
+    ScaledSecondMoment(
+        name="second_moment_too_small_once",
+        setting=Setting(shows_batch=False),
+        factor=1e-4,
+        labels=("update_ratio_high", "optimizer_state_stale", "optimizer_state_lost"),
+        symptoms=BLOWN_UP,
+    ),
+    ScaledSecondMoment(
+        name="second_moment_too_large_once",
+        factor=1e6,
+        labels=("update_ratio_low", "optimizer_state_stale", "optimizer_state_lost"),
+        symptoms=("frozen_parameter", "no_update", "loss_plateau"),
     ),
     AbsurdWeightDecay(
         name="absurd_weight_decay",
@@ -133,6 +179,9 @@ FAULTS: list[Fault] = [
         symptoms=("update_ratio_high",),
     ),
     ZeroGradForgotten(name="zero_grad_forgotten", labels=LEFTOVER, symptoms=("gradient_exploding",)),
+    ZeroGradEveryOtherStep(
+        name="zero_grad_every_other_step", labels=LEFTOVER, symptoms=("gradient_exploding",)
+    ),
     ZeroGradForgotten(
         name="zero_grad_forgotten_from_start",
         setting=Setting(accumulation=2),
@@ -159,6 +208,13 @@ FAULTS: list[Fault] = [
         name="loss_maximised",
         labels=("loss_divergence", "loss_spike"),
         symptoms=("gradient_exploding", "update_ratio_high"),
+    ),
+    SwappedBlocks(name="blocks_swapped", labels=JUMPED, symptoms=("loss_spike", "loss_divergence")),
+    ReloadedWeights(
+        name="weights_reloaded_from_nearby",
+        saved_at=100,
+        labels=JUMPED,
+        symptoms=("loss_spike", "loss_divergence"),
     ),
     CorruptedRow(name="weight_row_corrupted", labels=JUMPED, symptoms=BLOWN_UP),
     ReloadedWeights(name="weights_reloaded", labels=JUMPED, symptoms=("loss_spike", "loss_divergence")),

@@ -24,6 +24,16 @@ class StepNotCalled(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepLeftOut(Fault):
+    """optimizer.step() is left out on every `every`-th step."""
+
+    every: int = 3
+
+    def update(self, training: Training) -> bool:
+        return not self.active(training) or training.step % self.every > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class MissingFromOptimizer(Fault):
     """The optimizers are built without the parameters whose name starts with `prefix`."""
 
@@ -118,6 +128,7 @@ FAULTS: list[Fault] = [
         labels=STANDS_STILL,
         symptoms=("update_ratio_low", "frozen_parameter"),
     ),
+    StepLeftOut(name="every_third_step_left_out", labels=("no_update", "step_not_called")),
     MissingFromOptimizer(
         name="block_missing_from_optimizer",
         onset=1,
@@ -172,6 +183,18 @@ FAULTS: list[Fault] = [
         block=1,
         labels=NO_GRADIENT,
         symptoms=("dead_layer", "frozen_parameter"),
+    ),
+    ScaledGradients(
+        name="block_gradient_faint_sgd",
+        setting=Setting(optimizer="sgd", learning_rate=0.3, weight_decay=0.0),
+        factor=1e-3,
+        labels=("dead_layer", "layer_cut_off", "gradient_vanishing"),
+    ),
+    DeadUnits(
+        name="dead_units_three_in_five",
+        fraction=0.6,
+        labels=("dead_units", "units_dead"),
+        symptoms=("dead_layer",),
     ),
     DeadUnits(name="dead_units", labels=("dead_units", "units_dead"), symptoms=("dead_layer",)),
 ]
