@@ -65,10 +65,19 @@ class Movements:
     """The last steps' quantities; nothing is computed before a diagnosis asks."""
 
     def __init__(self) -> None:
-        self._rows: deque[list[float]] = deque(maxlen=STEPS)
+        self._read: deque[list[float]] = deque(maxlen=STEPS)
+        self._unread: deque[StepSignals] = deque(maxlen=STEPS)
 
     def add(self, signals: StepSignals) -> None:
-        self._rows.append([float(signals.step), *(read(signals) for read in QUANTITIES.values())])
+        self._unread.append(signals)
+
+    @property
+    def _rows(self) -> deque[list[float]]:
+        """The quantities of every step remembered: [step, ...]."""
+        while self._unread:
+            signals = self._unread.popleft()
+            self._read.append([float(signals.step), *(read(signals) for read in QUANTITIES.values())])
+        return self._read
 
     def around(self, opened_at: int) -> tuple[dict[str, Movement], frozenset[str]]:
         """Every quantity that changed notably between the steps before `opened_at` and now, and the names of
@@ -113,7 +122,8 @@ class Movements:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         width = 1 + len(QUANTITIES)
-        self._rows = deque((list(row) for row in state["rows"] if len(row) == width), maxlen=STEPS)
+        self._unread.clear()
+        self._read = deque((list(row) for row in state["rows"] if len(row) == width), maxlen=STEPS)
 
 
 def _ratio(before: float, after: float) -> float:

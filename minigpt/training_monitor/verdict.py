@@ -22,7 +22,9 @@ FEW_STEPS = 24
 """Recorded steps below which the rules have not learnt what is normal."""
 PATIENT = ("gradient_vanishing",)
 """Rules that hold their tongue at the start only because the next steps may prove them wrong."""
-FINER_LIVE = frozenset(("missing_gradient", "dead_layer", "frozen_parameter", "weight_jump"))
+FINER_LIVE = frozenset(
+    ("missing_gradient", "dead_layer", "frozen_parameter", "weight_jump", "update_ratio_high")
+)
 """Rules that see single parameters while a run is on, and only layer groups in its record: what was said then holds."""
 
 Watch = Callable[[Iterator[StepSignals]], Iterable[StepSignals]]

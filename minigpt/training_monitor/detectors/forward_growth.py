@@ -1,5 +1,6 @@
 """attention_logit_growth, activation_growth, output_logit_growth, dead_units: what closer looks at the forward show."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -76,6 +77,12 @@ class Case(NamedTuple):
 
 
 OUTPUT = "output"
+FAR_OUT = 8.0
+"""Times its threshold, a number need not grow on."""
+LEARNS = 0.2
+"""Activations that grow while the loss has come down by this fraction since the anchor are learning's ..."""
+LEARNT_GROWTH = 3.0
+"""... up to this many times the threshold."""
 RISING_LR = 1.2
 """A learning rate this many times that of the anchor's first look was still warming up when it was taken."""
 UNTRAINED_STEPS = 40
@@ -102,8 +109,12 @@ class ForwardGrowth:
         self._anchors: dict[str, float] = {}
         self._anchor_lr = 0.0  # the highest learning rate until then
         self._head = ""  # the last layer of the model
+        self._losses: deque[float] = deque(maxlen=16)
+        self._anchor_loss: float | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
+        if isfinite(signals.loss):
+            self._losses.append(signals.loss)
         if signals.look is None:
             return []
         findings = []
@@ -137,10 +148,18 @@ class ForwardGrowth:
             if case.anchor > 0:
                 evidence["ratio"] = case.value / case.anchor
         findings = incident.bad(step, evidence)
+        grows = grows or case.value > FAR_OUT * case.threshold
         lasts = self._in_a_row[name] >= case.looks and (grows or not case.grows)
+        if name == "activation_growth" and case.value < LEARNT_GROWTH * case.threshold:
+            lasts = lasts and not self._learns()
         if lasts and step >= self._config.first_step:
             findings += incident.sustain(step, evidence)
         return findings
+
+    def _learns(self) -> bool:
+        if self._anchor_loss is None or not self._losses:
+            return False
+        return median(self._losses) < self._anchor_loss - LEARNS * abs(self._anchor_loss)
 
     def _attention(self, look: Look) -> Case | None:
         config = self._config
@@ -210,6 +229,8 @@ class ForwardGrowth:
         return self._anchors.get(key, first[0] if first else None)
 
     def _take_anchors(self, look: Look) -> None:
+        if self._anchor_loss is None and self._losses:
+            self._anchor_loss = median(self._losses)
         numbers: list[tuple[str, Mapping[str, float]]] = [
             ("attention", look.attention_logit_max),
             ("activation", look.activation_rms),
@@ -227,6 +248,7 @@ class ForwardGrowth:
                     self._anchors[key] = median(self._early.pop(key))
 
     def rebase(self) -> None:
+        self._anchor_loss = None
         self._anchors.clear()
         self._early.clear()
 
@@ -240,6 +262,8 @@ class ForwardGrowth:
             "anchors": dict(self._anchors),
             "anchor_lr": self._anchor_lr,
             "head": self._head,
+            "losses": list(self._losses),
+            "anchor_loss": self._anchor_loss,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -251,6 +275,8 @@ class ForwardGrowth:
         self._early_at = state["early_at"]
         self._anchors = dict(state["anchors"])
         self._anchor_lr, self._head = state["anchor_lr"], state["head"]
+        self._losses = deque(state["losses"], maxlen=self._losses.maxlen)
+        self._anchor_loss = state["anchor_loss"]
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -148,8 +148,8 @@ class GradientVanishing:
         )
 
     def _nothing_left(self) -> bool:
-        """Whether small gradients are due: the task is learnt, or the loss has no floor (it may be negative) to tell how
-        much is left to learn. What remains is the test against eps."""
+        """Whether small gradients are due: the task is learnt, or the loss has no floor (it may be negative) to tell
+        how much is left to learn. What remains is the test against eps."""
         typical = self._recent.typical_loss()
         return typical < log(1e-30) or (self._first is not None and typical < self._first.loss + log(SOLVED))
 

@@ -76,6 +76,9 @@ LEARNT = 0.9
 """A loss below this fraction of the untrained one shows that the run has learnt something."""
 CLIMBING_VALUES = 3
 """Losses in a row at which the window must have climbed: a sparse record has one or two in persist_steps."""
+KNOWS = 0.7
+"""A loss below this fraction of the untrained one is that of a model that still knows most of what it learnt: it must
+have risen further before harder data do not explain it."""
 CLIMB_NOISE = 2.5
 """Robust standard deviations of a single loss: by chance the best median lies well below the others."""
 AGAIN = 1.3
@@ -210,7 +213,10 @@ class LossDivergence:
         if self._above_since is None or step - self._above_since < config.window_steps or low_rate:
             return ""
         stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
-        if stands and rise > max(log(config.lasting_ratio), 2 * self._noise.sigma):
+        untrained = self._untrained()
+        knows = untrained is not None and last < untrained + log(KNOWS)
+        least = (2 if knows else 1) * log(config.lasting_ratio)
+        if stands and rise > max(least, 2 * self._noise.sigma):
             return "lasting"
         return "no_signal" if stands and self._gradients_faded() else ""
 

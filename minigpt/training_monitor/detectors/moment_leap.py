@@ -15,6 +15,8 @@ NOISE = 8.0
 """Mean absolute deviations (log space) that a leap must exceed."""
 MOST = 400.0
 """A larger leap is not one of moments that were cleared or scaled."""
+LARGE = 8.0
+"""A leap that changes the loss itself."""
 STEADY = log(1.6)
 """Gradient norm and learning rate within this factor of what they were have not changed."""
 STEADY_LOSS = log(1.05)
@@ -44,12 +46,18 @@ class MomentLeap:
     def _forget(self) -> None:
         self._accepted = 0
         self._mean = self._deviation = self._grad = self._loss = 0.0
+        self._loss_before: float | None = None
         self._first: float | None = None
         self._waited = 0
         self._layers.clear()
 
     def observe(self, signals: StepSignals, last: LastStep) -> float | None:
         """How many times their normal the updates had become, at the step that shows it; None: nothing to say."""
+        found = self._judge(signals, last)
+        self._loss_before = signals.loss if isfinite(signals.loss) else None
+        return found
+
+    def _judge(self, signals: StepSignals, last: LastStep) -> float | None:
         ratios = signals.update_ratios
         total = sum(ratios.values())
         if (
@@ -92,7 +100,9 @@ class MomentLeap:
             return False
         if abs(log(last.grad_norm) - self._grad) > STEADY or signals.loss <= 0.0:
             return False
-        if abs(log(signals.loss) - self._loss) > STEADY_LOSS:
+        # The loss that the update came from: a large leap shakes the next one.
+        loss = self._loss_before if abs(off) > log(LARGE) and self._loss_before else signals.loss
+        if loss <= 0.0 or abs(log(loss) - self._loss) > STEADY_LOSS:
             return False
         layers = self._per_layer(signals, last.lr)
         leaps = [layers[name] - self._layers[name] for name in layers if name in self._layers]
@@ -133,4 +143,4 @@ class MomentLeap:
         self._layers = dict(state["layers"])
 
 
-STATE = ("accepted", "mean", "deviation", "grad", "loss", "first", "waited")
+STATE = ("accepted", "mean", "deviation", "grad", "loss", "loss_before", "first", "waited")

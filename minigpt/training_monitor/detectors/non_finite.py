@@ -11,6 +11,10 @@ from minigpt.training_monitor.signals import StepSignals
 Found = dict[str, float | int | str | bool]
 
 
+CALIBRATION_STEPS = 30
+"""Steps in which a scaler finds its first scale: it halves at each."""
+
+
 class NonFinite:
     """Speaks at the first non-finite value (an exact test needs no tuning), again when it lasts.
 
@@ -22,24 +26,41 @@ class NonFinite:
         self._config = config
         self._loss = Incident("nan_loss")
         self._gradient = Incident("non_finite_gradient")
+        self._seen_finite = False
+        self._guarded = False  # somebody (a scaler nobody told of) leaves out the updates of such gradients
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         bad_loss = not isfinite(signals.loss)
         bad_gradient = not isfinite(signals.grad_norm) and not bad_loss and not signals.scaler_overflow
+        self._seen_finite |= isfinite(signals.grad_norm)
+        if self._gradient.last_bad_at == signals.step - 1 > 0 and signals.parameters is not None:
+            updates = signals.parameters.update_norms
+            self._guarded = updates is not None and not any(updates)
         if not bad_loss and not bad_gradient and not (self._loss.is_open or self._gradient.is_open):
             return []
         findings: list[Finding] = []
         for incident, bad in ((self._loss, bad_loss), (self._gradient, bad_gradient)):
             if bad:
-                findings += self._unusual(incident, signals)
+                calibrates = incident is self._gradient and self._may_calibrate(signals)
+                harmless = incident is self._gradient and (calibrates or self._guarded)
+                findings += self._unusual(incident, signals, calibrates=calibrates, harmless=harmless)
             elif signals.finite:
                 findings += incident.good(signals.step, self._config.close_steps, _evidence(signals))
         return findings
 
-    def _unusual(self, incident: Incident, signals: StepSignals) -> list[Finding]:
+    def _may_calibrate(self, signals: StepSignals) -> bool:
+        """Whether this is what a gradient scaler that nobody told of does first: from the start all gradients overflow,
+        the loss is finite, and no weight has moved."""
+        if self._seen_finite or signals.step > CALIBRATION_STEPS or signals.parameters is None:
+            return False
+        return not any(signals.parameters.update_norms or ())
+
+    def _unusual(
+        self, incident: Incident, signals: StepSignals, *, calibrates: bool, harmless: bool
+    ) -> list[Finding]:
         evidence = _evidence(signals)
-        findings = incident.bad(signals.step, evidence, interrupts=True)
-        if incident.bad_count >= self._config.persist_steps:
+        findings = incident.bad(signals.step, evidence, interrupts=not harmless)
+        if incident.bad_count >= self._config.persist_steps and not calibrates:
             findings += incident.sustain(signals.step, evidence)
         return findings
 
@@ -47,11 +68,18 @@ class NonFinite:
         """NaN is never normal: nothing to forget."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self._loss.state_dict(), "gradient": self._gradient.state_dict()}
+        return {
+            "loss": self._loss.state_dict(),
+            "gradient": self._gradient.state_dict(),
+            "seen_finite": self._seen_finite,
+            "guarded": self._guarded,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._loss.load_state_dict(state["loss"])
         self._gradient.load_state_dict(state["gradient"])
+        self._seen_finite = state["seen_finite"]
+        self._guarded = state["guarded"]
 
 
 def _evidence(signals: StepSignals) -> Found:

@@ -55,6 +55,8 @@ FAULTS: list[Fault] = [
             "loss_plateau",
             "dead_layer",
             "bad_initialization",
+            "initial_loss",
+            "initialized_too_small",
             "update_ratio_high",
         ),
         symptoms=("update_ratio_low", "gradient_exploding"),
