@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 from minigpt.training_monitor.circumstances import Cause, Circumstances, Explanation, Reason, Values
 
+GROWTH = frozenset(("attention_logit_growth", "activation_growth", "output_logit_growth", "dead_units"))
+GROWS_AFTER = 16
+"""Steps after an incident's first sign from which growth is its consequence, not its cause."""
 LATE = 0.3
 """What is left of the weight of a finding that only follows from another."""
 WILD_UPDATE_RATIO = 0.3
@@ -18,7 +21,6 @@ NAMED_BY: dict[str, tuple[str, float]] = {
     "weight_collapse": ("weight_decay_too_high", 8),
     "overflow_streak": ("fp16_overflow", 8),
     "scale_collapse": ("fp16_overflow", 8.5),
-    "gradient_underflow": ("fp16_underflow", 9),
     "label_mismatch": ("labels_shuffled", 9),
     "label_leak": ("label_leak", 9),
     "repeated_batch": ("batch_repeats", 9),
@@ -54,8 +56,11 @@ def _named(case: Circumstances) -> list[Cause]:
     names = set(case.findings)
     if case.evidence("learning_rate_mismatch", "scheduled_lr") is None:
         names.discard("learning_rate_mismatch")  # no schedule known: only a jump, see _learning_rate
+    late = case.consequences | {
+        name for name in names & GROWTH if case.findings[name].opened_at > case.opened_at + GROWS_AFTER
+    }
     return [
-        Cause(cause, weight * (LATE if name in case.consequences else 1.0))
+        Cause(cause, weight * (LATE if name in late else 1.0))
         for name in case.findings
         if name in names and name in NAMED_BY
         for cause, weight in [NAMED_BY[name]]
@@ -69,6 +74,10 @@ def _own_trigger(case: Circumstances) -> list[Cause]:
         causes.append(Cause("initialized_too_small", 8.5))
     if case.evidence("overflow_streak", "trigger") == "at one scale":
         causes.append(Cause("scaler_stuck", 8.6))
+    if case.any_of("gradient_underflow"):
+        scaled = case.evidence("gradient_underflow", "scaler_scale") is not None
+        half = case.facts.precision == "fp16" or (scaled and case.facts.precision is None)
+        causes.append(Cause("fp16_underflow", 9) if half else Cause("units_dead", 4.5))
     return causes
 
 
@@ -79,7 +88,9 @@ def _graph(case: Circumstances) -> list[Cause]:
         frozen = case.evidence("missing_gradient", "trainable") is False
         causes.append(Cause("frozen_by_accident" if frozen else "graph_detached", 10))
     if case.any_of("frozen_parameter"):
-        causes.append(Cause("update_too_small_for_precision", 8))
+        updates = case.moved.get("update_ratio")
+        shrunk = updates is not None and updates.ratio < 0.1
+        causes.append(Cause("optimizer_state_stale" if shrunk else "update_too_small_for_precision", 8))
     if case.any_of("no_update"):
         lr = case.evidence("no_update", "lr")
         causes.append(Cause("learning_rate_zero" if lr == 0 else "step_not_called", 9))
@@ -111,6 +122,10 @@ def _learning_rate(case: Circumstances) -> list[Cause]:
             "since": jump.since,
         }
         return [Cause("learning_rate_jump", 8.8, (("because.lr_jump", values),))]
+    fell = jump is not None and case.evidence("learning_rate_mismatch", "normal") is not None
+    if jump is not None and fell:  # no schedule is known, and the rate leapt down
+        values = {"before": jump.before, "after": jump.after, "since": jump.since}
+        return [Cause("learning_rate_zero", 8.8, (("because.lr_fell", values),))]
     return _without_a_jump(case)
 
 
@@ -129,13 +144,24 @@ def _without_a_jump(case: Circumstances) -> list[Cause]:
     if early and alarming and case.facts.learning_rate is not None and case.facts.warmup_steps < 20:
         reason: Reason = ("because.no_warmup", {"warmup_steps": case.facts.warmup_steps})
         causes.append(Cause("warmup_too_short", weight + 0.5, (reason,)))
-    if "lr" in case.steady and case.opened_at > case.facts.warmup_steps + 20:
-        weight -= 2.0  # this rate was right until now
+    lr = case.moved.get("lr")
+    falls = lr is not None and not lr.rose  # a schedule on its way down
+    if ("lr" in case.steady or falls) and case.opened_at > case.facts.warmup_steps + 10:
+        weight -= 2.0  # this rate, or a higher one, was right until now
         if high:
             causes.append(Cause("optimizer_state_stale", 6.0, (("because.updates_alone", {}),)))
-        elif case.any_of("loss_divergence") and case.steady >= {"update_ratio", "distinct_tokens"}:
+        elif case.any_of("loss_divergence") and not _rose(case, "update_ratio") and _same_data(case):
             causes.append(Cause("objective_changed", 3.5, (("because.loss_alone", {}),)))
     return [*causes, Cause("learning_rate_too_high", max(weight, 0.5), tuple(reasons))]
+
+
+def _rose(case: Circumstances, quantity: str) -> bool:
+    return quantity in case.moved and case.moved[quantity].rose
+
+
+def _same_data(case: Circumstances) -> bool:
+    """Whether the batches are known to be made up as before."""
+    return "distinct_tokens" in case.steady and "label_match" not in case.moved
 
 
 def _vanishing(case: Circumstances) -> list[Cause]:
@@ -189,9 +215,11 @@ def _data(case: Circumstances) -> list[Cause]:
     if short and quiet_rate:
         causes.append(Cause("bad_batch", 3.2))
     elif quiet_rate and "loss" in case.moved and case.moved["loss"].rose:
-        causes.append(Cause("data_shift", 2.4))
+        causes.append(Cause("data_shift", 1.4 if _same_data(case) else 2.4))
     if case.any_of("loss_collapse"):
         causes.append(Cause("label_leak", 3.0))
+        if "distinct_tokens" not in case.latest:  # the batches were not seen
+            causes.append(Cause("batch_repeats", 2.8))
     group_alone = case.evidence("gradient_exploding", "group")
     if group_alone is not None and not case.any_of("loss_spike", "loss_divergence"):
         causes.append(Cause("one_layer_explodes", 3.3, (("because.group", {"group": str(group_alone)}),)))
@@ -220,7 +248,7 @@ def _ruled_out(case: Circumstances, found: set[str]) -> tuple[Reason, ...]:
     """Usual suspects that the record clears."""
     ruled: list[Reason] = []
     rate_suspects = {"learning_rate_jump", "learning_rate_off_schedule", "learning_rate_zero"}
-    if "lr" in case.steady and not found & rate_suspects:
+    if "lr" in case.steady and not found & rate_suspects and not case.any_of("learning_rate_mismatch"):
         ruled.append(("cleared.lr", {}))
     if {"distinct_tokens", "label_match"} <= case.steady and not found & DATA_CAUSES:
         ruled.append(("cleared.data", {}))

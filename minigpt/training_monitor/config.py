@@ -7,7 +7,7 @@ from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.clip_saturation import ClipSaturationConfig
 from minigpt.training_monitor.detectors.dead_layer import DeadLayerConfig
 from minigpt.training_monitor.detectors.degenerate_batch import DegenerateBatchConfig
-from minigpt.training_monitor.detectors.forward_growth import ForwardGrowthConfig
+from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
 from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameterConfig
 from minigpt.training_monitor.detectors.gradient_scale_shift import ScaleShiftConfig
 from minigpt.training_monitor.detectors.gradient_vanishing import VanishingConfig
@@ -16,7 +16,7 @@ from minigpt.training_monitor.detectors.labels import LabelsConfig
 from minigpt.training_monitor.detectors.learning_rate import LearningRateConfig
 from minigpt.training_monitor.detectors.leftover_gradient import LeftoverGradientConfig
 from minigpt.training_monitor.detectors.loss_collapse import LossCollapseConfig
-from minigpt.training_monitor.detectors.loss_divergence import LossDivergenceConfig
+from minigpt.training_monitor.detectors.loss_divergence_config import LossDivergenceConfig
 from minigpt.training_monitor.detectors.loss_plateau import LossPlateauConfig
 from minigpt.training_monitor.detectors.loss_spike import LossSpikeConfig
 from minigpt.training_monitor.detectors.missing_gradient import MissingGradientConfig

@@ -102,6 +102,8 @@ class Movements:
         rows = [row for row in self._rows if row[0] >= opened_at - 20 and isfinite(row[index])]
         for old, new in pairwise(rows):
             change = abs(_log_ratio(old[index], new[index]))
+            if best is not None and best.rose and new[index] < old[index]:
+                continue  # what leapt up and came back did leap up
             if change >= log(factor) and (best is None or change > abs(_log_ratio(best.before, best.after))):
                 best = Movement(old[index], new[index], _ratio(old[index], new[index]), int(new[0]))
         return best

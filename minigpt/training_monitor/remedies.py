@@ -64,4 +64,6 @@ def _is_news(remedy: str, facts: RunFacts) -> bool:
     """Whether the run is not already as the remedy would have it."""
     if "training.mixed_precision=" in remedy and facts.precision not in ("fp16", None):
         return False
+    if "optimizer.betas=" in remedy and facts.optimizer is not None and "adam" not in facts.optimizer:
+        return False
     return not any(f"--set {setting}" in remedy for setting in facts.in_force)

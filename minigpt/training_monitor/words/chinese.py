@@ -76,9 +76,9 @@ SEEN: dict[str, str] = {
     "unoptimized_parameter.seen": "没有任何优化器包含 {parameters}|共 {count}/{of} 个可训练参数",
     "frozen_parameter.seen": "{parameters} 有梯度也执行了更新，数值却不变|共 {count}/{of}",
     "no_update.seen": "所有权重都不再变化|学习率 {lr}",
-    "learning_rate_mismatch.seen": "学习率为 {lr}，而调度器应为 {scheduled_lr}",
+    "learning_rate_mismatch.seen": "学习率为 {lr}|调度器应为 {scheduled_lr}|此前为 {normal}",
     "leftover_gradient.seen": "本步首次反向之前已存在范数为 {value} 的梯度|本步自身为 {grad_norm}",
-    "optimizer_state_lost.seen": "优化器计数为 {value} 次更新，此前为 {normal}",
+    "optimizer_state_lost.seen": "优化器计数为 {value} 次更新，此前为 {normal}|所有更新量同时跃升到正常值的 {ratio} 倍",
     "weight_jump.seen": "{parameters} 的权重变化超出任何更新所能解释|"
     "变化 {value}，通常 {normal}|共 {count}/{of} 个参数",
     "weight_collapse.seen": "权重不断缩小：自第 {since} 步起失去 {value}|{parameter} 最明显",

@@ -77,10 +77,11 @@ SEEN: dict[str, str] = {
     "unoptimized_parameter.seen": "no optimizer has {parameters}|{count} of {of}",
     "frozen_parameter.seen": "{parameters} gets gradients and updates but does not move|{count} of {of}",
     "no_update.seen": "not one weight moves|learning rate {lr}",
-    "learning_rate_mismatch.seen": "learning rate {lr} where the schedule says {scheduled_lr}",
+    "learning_rate_mismatch.seen": "learning rate {lr}|the schedule says {scheduled_lr}|it was {normal}",
     "leftover_gradient.seen": "gradients of norm {value} were there before the step's first backward|"
     "its own are {grad_norm}",
-    "optimizer_state_lost.seen": "the optimizer counts {value} updates, before it was {normal}",
+    "optimizer_state_lost.seen": "the optimizer counts {value} updates, before it was {normal}|"
+    "all updates leapt to {ratio} x their normal at once",
     "weight_jump.seen": "the weights of {parameters} changed by more than any update explains|"
     "change {value}, usual {normal}|{count} of {of}",
     "weight_collapse.seen": "the weights shrink: {value} of their size lost since step {since}|most in {parameter}",
