@@ -12,6 +12,7 @@ from minigpt.config.checks import advice
 from minigpt.config.overrides import with_overrides
 from minigpt.config.presets import presets
 from minigpt.config.problems import explained, misplaced, refusal
+from minigpt.config.renamed import with_present_names
 from minigpt.config.run_config import RunConfig
 from minigpt.config.yaml_text import Written, read_mapping
 from minigpt.errors import ConfigError
@@ -40,7 +41,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfi
 
 def validated(written: Written, overrides: Sequence[str] = ()) -> RunConfig:
     """The RunConfig that was written, overrides included; ConfigError has one line a problem."""
-    written, problems = with_overrides(written, overrides)
+    written, problems = with_overrides(with_present_names(written), overrides)
     values, more = misplaced(written)
     problems += more
     try:

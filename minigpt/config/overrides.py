@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from minigpt.config.keys import all_keys, takes_null, unknown_key
 from minigpt.config.problems import Problem, section_problem
+from minigpt.config.renamed import RENAMED
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written, read_value
 from minigpt.errors import ConfigError
 
@@ -42,7 +43,8 @@ def _split(override: str) -> tuple[KeyPath, Value]:
         way_out = f"write {name}=null if you mean none" if rule and takes_null(rule) else "give one"
         raise ConfigError(f"no value after =; {way_out}")
     try:
-        return tuple(name.split(".")), read_value(text, "--set")
+        path = tuple(name.split("."))
+        return RENAMED.get(path, path), read_value(text, "--set")
     except ConfigError as error:
         raise ConfigError(str(error).removeprefix("--set: ")) from None
 

@@ -29,8 +29,8 @@ def resumed_order(
     """The order of the run to go on with, and the checkpoint to go on from.
 
     With a preset or YAML named, the overrides that the run was started with still hold, then today's on top:
-    `--resume` alone repeats the run. Without one, the folder's config.yaml, which has the first ones in it, and
-    today's. Either file may have been edited since; `what_differs` says what that changes.
+    `--resume` alone repeats the run. Where only a folder is named, its config.yaml, which has the first ones in it,
+    and today's. Either file may have been edited since; `what_differs` says what that changes.
 
     Raises:
         CheckpointError: there is nothing to resume from, or it cannot be read.
@@ -45,7 +45,8 @@ def resumed_order(
             load_newest(place) if place.is_dir() else Loaded(place, load_checkpoint(find_checkpoint(place)))
         )
     else:
-        own_config, config_name = False, config_name or "small"
+        own_config = config_name is None and run_dir is not None and (run_dir / CONFIG_NAME).is_file()
+        config_name = str(run_dir / CONFIG_NAME) if own_config and run_dir else config_name or "small"
         run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
         loaded = load_newest(run_dir, healthy=resume == HEALTHY)
     kept = (*loaded.state["overrides"], *overrides)

@@ -8,9 +8,9 @@ from minigpt.training_monitor.detectors.clip_saturation import ClipSaturationCon
 from minigpt.training_monitor.detectors.dead_layer import DeadLayerConfig
 from minigpt.training_monitor.detectors.degenerate_batch import DegenerateBatchConfig
 from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
-from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameterConfig
+from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
 from minigpt.training_monitor.detectors.gradient_scale_shift import ScaleShiftConfig
-from minigpt.training_monitor.detectors.gradient_vanishing import VanishingConfig
+from minigpt.training_monitor.detectors.gradient_vanishing_config import VanishingConfig
 from minigpt.training_monitor.detectors.initial_loss import InitialLossConfig
 from minigpt.training_monitor.detectors.labels import LabelsConfig
 from minigpt.training_monitor.detectors.learning_rate import LearningRateConfig

@@ -148,3 +148,16 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path = Path(_written(tmp_path, ""))
     path.chmod(0)
     assert "cannot be read: Permission denied" in _refusal(str(path))
+
+
+def test_keys_are_read_under_their_old_names_when_an_older_run_wrote_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(
+        "monitor: {non_finite: {overflow_window: 40, persist_steps: 2}, fp16: {enabled: false}}\n"
+    )
+    monitor = load_config(str(path), ["monitor.non_finite.overflows_in_a_row=7"]).config.monitor
+    assert (monitor.fp16.overflow_window, monitor.fp16.overflows_in_a_row) == (40, 7)
+    assert (monitor.fp16.enabled, monitor.non_finite.persist_steps) == (False, 2)
+    path.write_text("monitor: {non_finite: {overflow_window: x}}\n")
+    with pytest.raises(ConfigError, match=r"old.yaml:1: monitor.fp16.overflow_window = 'x'"):
+        load_config(str(path))

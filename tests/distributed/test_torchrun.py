@@ -131,7 +131,8 @@ main()
 def test_all_ranks_do_as_the_main_one_when_a_finding_is_one_rank_s_own(
     workshop: Workshop, tmp_path: Path
 ) -> None:
-    settings = ("training.max_steps=60", "monitor.policy.on_sustained=stop", "monitor.look_every_steps=7")
+    acting = ("monitor.policy.on_sustained=stop", "monitor.policy.act_on=[label_mismatch]")
+    settings = ("training.max_steps=60", "monitor.look_every_steps=7", *acting)
     with workshop.start(tmp_path / "run", *settings, ranks=2, program=RANKS_DIFFER) as launcher:
         printed, _ = launcher.communicate(timeout=100)
     # What rank 1 saw ended nothing and kept nobody waiting; the main rank's stop is a stop of both.

@@ -10,6 +10,7 @@ from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.health import health_mark
 from minigpt.data.tokenizer import bytes_tokenizer
 from minigpt.errors import CheckpointError, ConfigError
+from minigpt.training.pretrain import pretrain
 from tests.training.tiny_run import Workshop, assert_same_run, metrics_of, read_lines
 
 KEEP_ALL = "checkpoint.keep_last=9"
@@ -285,3 +286,10 @@ def test_resume_goes_on_from_a_checkpoint_of_the_older_format_without_its_monito
     torch.save({**state, "format": 3}, newest)
     with pytest.raises(CheckpointError, match="has checkpoint format 3, this MiniGPT reads 1 to 2"):
         workshop.train(run_dir, resume=str(newest))
+
+
+def test_resume_takes_the_config_of_the_folder_when_only_a_folder_is_named(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain(None, ["training.max_steps=14"], run_dir, "healthy") == 0
+    assert "Finished 14 steps" in capsys.readouterr().out

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameter, FrozenParameterConfig
+from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameter
+from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
 from minigpt.training_monitor.probes.parameter_table import ParameterTable
 from minigpt.training_monitor.signals import StepSignals
 from tests.training_monitor.invariant_series import (

@@ -120,6 +120,7 @@ def weights_shrink(step: StepSignals, since: int) -> StepSignals:
 
 def look_of(name: str, value: Callable[[int], float]) -> Change:
     def change(step: StepSignals, since: int) -> StepSignals:
+        step = replace(step, loss=1.3 * step.loss)  # growth alone would not interrupt
         return step if step.look is None else replace(step, look=looked(**{name: value(since)}))
 
     return change
@@ -268,8 +269,17 @@ def test_divergence_does_not_interrupt_when_harder_data_are_learnt_again() -> No
     assert [finding for finding in told("loss_divergence", spoilt(harder)) if finding.interrupts] == []
 
 
-def test_divergence_interrupts_when_the_loss_stands_far_above_its_best() -> None:
+def test_divergence_waits_longer_when_gradients_and_updates_are_as_before() -> None:
     found = told("loss_divergence", spoilt(lambda step, since: replace(step, loss=step.loss * 1.5)))
+    lasting = [finding for finding in found if finding.interrupts]
+    assert all(finding.step >= ONSET + 4 * 48 for finding in lasting)
+
+
+def test_divergence_interrupts_when_the_loss_stands_far_above_its_best() -> None:
+    found = told(
+        "loss_divergence",
+        spoilt(lambda step, since: replace(step, loss=step.loss * 1.5, grad_norm=5 * step.grad_norm)),
+    )
     lasting = [finding for finding in found if finding.interrupts]
     assert [finding.evidence["trigger"] for finding in lasting] == ["lasting"]
     assert lasting[0].step < ONSET + 80

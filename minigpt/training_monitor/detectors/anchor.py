@@ -3,7 +3,7 @@
 from math import log
 from typing import Any
 
-from minigpt.training_monitor.detectors.recent import Point
+from minigpt.training_monitor.detectors.recent import Point, listed, unlisted
 
 MIN_WARM = 40
 """Steps from the start that are no yardstick, whatever warm-up is declared."""
@@ -45,12 +45,12 @@ class Anchor:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "point": None if self.point is None else list(self.point),
+            "point": listed(self.point),
             "final": self._final,
             "values": [list(point) for point in self._values],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.point = None if state["point"] is None else Point(*state["point"])
+        self.point = unlisted(state["point"])
         self._final = state["final"]
         self._values = [Point(*values) for values in state["values"]]

@@ -1,12 +1,13 @@
 """attention_logit_growth, activation_growth, output_logit_growth, dead_units: what closer looks at the forward show."""
 
-from collections import deque
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
 from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
+from minigpt.training_monitor.detectors.loss_standing import LossStanding
+from minigpt.training_monitor.detectors.unrest import Unrest
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.look import Look
@@ -23,16 +24,20 @@ class Case(NamedTuple):
     threshold: float
     looks: int
     grows: bool
-    """Interrupts only while it grows from look to look."""
+    """Only growth speaks against it: interrupts while it grows from look to look, and the training suffers."""
 
 
 OUTPUT = "output"
 FAR_OUT = 8.0
 """Times its threshold, a number need not grow on."""
-LEARNS = 0.2
-"""Activations that grow while the loss has come down by this fraction since the anchor are learning's ..."""
-LEARNT_GROWTH = 3.0
-"""... up to this many times the threshold."""
+LEARNS = 0.05
+"""Numbers that grow while the loss has come down by this fraction since the anchor are learning's."""
+LEARNT = 0.2
+"""After the loss has come down by this fraction, what the activations have grown to is their new normal."""
+SMALL = 0.1
+"""An output that began below this fraction of the largest block's (a branch that starts near zero) counts as it."""
+SUFFERS = 3.0
+"""Gradient norms or updates this many times those of the anchor's time have left it."""
 RISING_LR = 1.2
 """A learning rate this many times that of the anchor's first look was still warming up when it was taken."""
 UNTRAINED_STEPS = 40
@@ -59,12 +64,13 @@ class ForwardGrowth:
         self._anchors: dict[str, float] = {}
         self._anchor_lr = 0.0  # the highest learning rate until then
         self._head = ""  # the last layer of the model
-        self._losses: deque[float] = deque(maxlen=16)
+        self._loss = LossStanding()
+        self._unrest = Unrest()
         self._anchor_loss: float | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        if isfinite(signals.loss):
-            self._losses.append(signals.loss)
+        self._loss.note(signals.loss)
+        self._unrest.note(signals)
         if signals.look is None:
             return []
         findings = []
@@ -73,6 +79,8 @@ class ForwardGrowth:
         for name, rule in self._rules.items():
             findings += self._judge(name, rule(signals.look), signals)
         if signals.step >= self._warm_at and not any(self._in_a_row.values()):
+            if self._learns(LEARNT):
+                self._forget("activation ")  # the outputs of an untrained model are no measure any more
             if signals.lr > RISING_LR * self._anchor_lr > 0.0:
                 self.rebase()  # a warm-up that nobody told of
             self._anchor_lr = max(self._anchor_lr, signals.lr)
@@ -98,18 +106,29 @@ class ForwardGrowth:
             if case.anchor > 0:
                 evidence["ratio"] = case.value / case.anchor
         findings = incident.bad(step, evidence)
-        grows = grows or case.value > FAR_OUT * case.threshold
-        lasts = self._in_a_row[name] >= case.looks and (grows or not case.grows)
-        if name == "activation_growth" and case.value < LEARNT_GROWTH * case.threshold:
-            lasts = lasts and not self._learns()
+        far_out = case.value > FAR_OUT * case.threshold
+        lasts = self._in_a_row[name] >= case.looks
+        if case.grows and not far_out:
+            lasts = lasts and grows and self._suffers()
         if lasts and step >= self._config.first_step:
             findings += incident.sustain(step, evidence)
         return findings
 
-    def _learns(self) -> bool:
-        if self._anchor_loss is None or not self._losses:
-            return False
-        return median(self._losses) < self._anchor_loss - LEARNS * abs(self._anchor_loss)
+    def _suffers(self) -> bool:
+        """Whether the training shows it: growth alone is also how a feature is learnt."""
+        if self._loss.above_best():
+            return True
+        return not self._learns(LEARNS) and self._unrest.risen(SUFFERS)
+
+    def _learns(self, fraction: float) -> bool:
+        level, before = self._loss.level(), self._anchor_loss
+        return level is not None and before is not None and level < before - fraction * abs(before)
+
+    def _forget(self, kind: str) -> None:
+        self._anchor_loss = None
+        for anchors in (self._anchors, self._early):
+            for key in [key for key in anchors if key.startswith(kind)]:
+                del anchors[key]
 
     def _attention(self, look: Look) -> Case | None:
         config = self._config
@@ -135,10 +154,14 @@ class ForwardGrowth:
 
     def _activation(self, look: Look) -> Case | None:
         worst: Case | None = None
+        anchors = {group: self._anchor("activation", group) for group in look.activation_rms}
+        known = [anchor for anchor in anchors.values() if anchor is not None]
+        least = SMALL * max(known) if known else 0.0
         for group, value in _finite(look.activation_rms).items():
-            anchor = self._anchor("activation", group)
             if group == self._head:
                 continue  # the outputs begin near zero and grow to the size of their targets
+            anchor = anchors[group]
+            anchor = None if anchor is None else max(anchor, least)
             if anchor is not None and anchor > 0 and value > self._config.activation_growth * anchor:
                 case = Case(
                     group,
@@ -179,8 +202,9 @@ class ForwardGrowth:
         return self._anchors.get(key, first[0] if first else None)
 
     def _take_anchors(self, look: Look) -> None:
-        if self._anchor_loss is None and self._losses:
-            self._anchor_loss = median(self._losses)
+        if self._anchor_loss is None:
+            self._anchor_loss = self._loss.level()
+            self._unrest.settle()
         numbers: list[tuple[str, Mapping[str, float]]] = [
             ("attention", look.attention_logit_max),
             ("activation", look.activation_rms),
@@ -199,6 +223,7 @@ class ForwardGrowth:
 
     def rebase(self) -> None:
         self._anchor_loss = None
+        self._loss.forget_best()
         self._anchors.clear()
         self._early.clear()
 
@@ -212,7 +237,8 @@ class ForwardGrowth:
             "anchors": dict(self._anchors),
             "anchor_lr": self._anchor_lr,
             "head": self._head,
-            "losses": list(self._losses),
+            "loss": self._loss.state_dict(),
+            "unrest": self._unrest.state_dict(),
             "anchor_loss": self._anchor_loss,
         }
 
@@ -225,7 +251,8 @@ class ForwardGrowth:
         self._early_at = state["early_at"]
         self._anchors = dict(state["anchors"])
         self._anchor_lr, self._head = state["anchor_lr"], state["head"]
-        self._losses = deque(state["losses"], maxlen=self._losses.maxlen)
+        self._loss.load_state_dict(state["loss"])
+        self._unrest.load_state_dict(state["unrest"])
         self._anchor_loss = state["anchor_loss"]
 
 

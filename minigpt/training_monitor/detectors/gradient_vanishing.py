@@ -1,78 +1,21 @@
 """gradient_vanishing: the gradient norm falls far below the run's own normal, and the loss stands still."""
 
-from dataclasses import dataclass
 from math import exp, log
-from typing import Any, ClassVar
+from typing import Any
 
 from minigpt.training_monitor.baseline import Baseline
-from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.anchor import Anchor
 from minigpt.training_monitor.detectors.faint_gradients import FaintGradients
-from minigpt.training_monitor.detectors.recent import Point, Recent
+from minigpt.training_monitor.detectors.gradient_vanishing_config import VanishingConfig
+from minigpt.training_monitor.detectors.recent import Point, Recent, listed, unlisted
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.group_baselines import GroupBaselines
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.signals import StepSignals
 
-
-@dataclass(frozen=True, kw_only=True)
-class VanishingConfig:
-    """When small gradients are called gradient_vanishing."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    enabled: bool = True
-    """Whether this rule runs."""
-    first_step: int = 100
-    """The first step at which this rule may interrupt; earlier it only notes events."""
-    floor: float = 1e-6
-    """Absolute floor of the norm; counts only where the run's own normal is above it. 0: no floor."""
-    drop_ratio: float = 0.05
-    """Scale-free: a norm below this fraction of the run's normal (corrected for a falling loss) is low."""
-    decline_ratio: float = 0.125
-    """Scale-free: a norm that falls below this fraction of itself within decline_steps declines."""
-    decline_steps: int = 40
-    """Steps over which a decline, and whether the loss stands still, are judged."""
-    persist_steps: int = 15
-    """Steps a low norm must last before it is sustained."""
-    max_loss_improvement: float = 0.05
-    """The loss stands still when it improved by less than this fraction over decline_steps."""
-    close_steps: int = 16
-    """Normal steps in a row that end a sustained finding."""
-    eps_ratio: float = 3.0
-    """Adam is no longer scale-free when the RMS of most gradients is below this many times its eps."""
-    eps_steps: int = 10
-    """Steps for which they must be."""
-
-    def __post_init__(self) -> None:
-        rule = "gradient_vanishing"
-        require(self.first_step >= 0, f"{rule}.first_step", self.first_step, ">= 0")
-        require(self.floor >= 0, f"{rule}.floor", self.floor, ">= 0")
-        require(0 < self.drop_ratio < 1, f"{rule}.drop_ratio", self.drop_ratio, "between 0 and 1")
-        require(
-            0 < self.decline_ratio < 1,
-            f"{rule}.decline_ratio",
-            self.decline_ratio,
-            "between 0 and 1",
-        )
-        require(self.decline_steps >= 6, f"{rule}.decline_steps", self.decline_steps, ">= 6")
-        require(self.persist_steps >= 2, f"{rule}.persist_steps", self.persist_steps, ">= 2")
-        require(
-            0 < self.max_loss_improvement < 1,
-            f"{rule}.max_loss_improvement",
-            self.max_loss_improvement,
-            "between 0 and 1",
-        )
-        require(self.close_steps >= 1, f"{rule}.close_steps", self.close_steps, ">= 1")
-        require(self.eps_ratio > 0, f"{rule}.eps_ratio", self.eps_ratio, "> 0")
-        require(self.eps_steps >= 2, f"{rule}.eps_steps", self.eps_steps, ">= 2")
-
-
 TINIEST = 1e-300
 MIN_HISTORY = 8
 """Accepted values before the run has a normal."""
-STEADY_SHARE = 0.1
-"""Part of a decline that each half of it has: what a spike leaves behind, all at once, is none."""
 HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
 SOLVED = 0.05
@@ -167,15 +110,8 @@ class GradientVanishing:
         return "decline" if self._declines() else None
 
     def _declines(self) -> bool:
-        if self._recent.oldest.norm - self._recent.newest.norm < 1.0:
-            return False  # cheap, and nearly always so
-        thirds = self._recent.thirds()
-        if thirds is None or self._recent.span < self._config.decline_steps // 2:
-            return False
-        first, middle, last = thirds
-        share = STEADY_SHARE * (first.norm - last.norm)
-        falls = first.norm - middle.norm > share and middle.norm - last.norm > share
-        return falls and last.fall_from(first) > -log(self._config.decline_ratio)
+        ratio, steps = self._config.decline_ratio, self._config.decline_steps
+        return self._recent.declines(-log(ratio), least_span=steps // 2)
 
     def _low(self, now: Point, normal: Point | None, trigger: str, signals: StepSignals) -> list[Finding]:
         if trigger == "decline" and self._declining_since is None:
@@ -292,8 +228,8 @@ class GradientVanishing:
             "groups": self._groups.state_dict(),
             "recent": [list(point) for point in self._recent.points],
             "anchor": self._anchor.state_dict(),
-            "normal": _listed(self._normal),
-            "first": _listed(self._first),
+            "normal": listed(self._normal),
+            "first": listed(self._first),
             "declining_since": self._declining_since,
             "high_in_a_row": self._high_in_a_row,
         }
@@ -305,15 +241,7 @@ class GradientVanishing:
         self._groups.load_state_dict(state["groups"])
         self._recent = Recent(self._config.decline_steps, [Point(*values) for values in state["recent"]])
         self._anchor.load_state_dict(state["anchor"])
-        self._normal = _point(state["normal"])
-        self._first = _point(state["first"])
+        self._normal = unlisted(state["normal"])
+        self._first = unlisted(state["first"])
         self._declining_since = state["declining_since"]
         self._high_in_a_row = state["high_in_a_row"]
-
-
-def _listed(point: Point | None) -> list[float] | None:
-    return None if point is None else list(point)
-
-
-def _point(values: list[Any] | None) -> Point | None:
-    return None if values is None else Point(*values)

@@ -5,14 +5,15 @@ from math import exp, isfinite, log, sqrt
 from typing import Any
 
 from minigpt.training_monitor.baseline import Baseline, median
+from minigpt.training_monitor.detectors.fading import Fading
 from minigpt.training_monitor.detectors.loss_divergence_config import LossDivergenceConfig
 from minigpt.training_monitor.detectors.step_window import MIN_POINTS, StepWindow
+from minigpt.training_monitor.detectors.unrest import Unrest
+from minigpt.training_monitor.detectors.untrained_loss import UntrainedLoss
 from minigpt.training_monitor.finding import Evidence, Finding
-from minigpt.training_monitor.group_baselines import GroupBaselines
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
-
 
 MIN_SIGMA = 0.02
 LEARNT = 0.9
@@ -30,11 +31,11 @@ SOLVED = 0.05
 """Losses below this fraction of the first ones count as this fraction: there any factor is noise."""
 LOW_RATE = 0.1
 """Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
-
-
-FADE_STEPS = 16
-FADED = 3.0
-"""Times smaller than before that the typical layer's gradient must be."""
+UNREST = 3.0
+"""Gradient norms or updates so many times those from before tell a loss that stands high from harder data ..."""
+SETTLE_EVERY = 8
+LONG = 4
+"""... and so does one that has not come down at all for so many windows."""
 
 
 class LossDivergence:
@@ -47,19 +48,16 @@ class LossDivergence:
 
     def __init__(self, config: LossDivergenceConfig, facts: RunFacts) -> None:
         self._config = config
-        self._resumed = facts.resumed
-        self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else None
+        self._untrained = UntrainedLoss(facts)
         self._incident = Incident("loss_divergence")
         self._noise = Baseline(MIN_SIGMA)
         self._window = StepWindow(config.window_steps)
         self._half = StepWindow(config.window_steps // 2)
-        self._groups = GroupBaselines()
-        self._fades: deque[float] = deque(maxlen=FADE_STEPS)  # typical log change of the groups' norms
+        self._fading = Fading()
+        self._unrest = Unrest()
         self._short: deque[float] = deque(maxlen=8)
-        self._first: list[float] = []  # the first losses seen: those of an untrained model, if from the start
         self._best: float | None = None
         self._peak_lr = 0.0
-        self._accepted_at = -4
         self._wrong_since: int | None = None
         self._climbing_since: int | None = None
         self._climbing_count = 0
@@ -73,17 +71,17 @@ class LossDivergence:
         if not (isfinite(signals.loss) and self._has_floor):
             return []
         step, value = signals.step, log(signals.loss)
-        if self._first:
-            value = max(value, median(self._first) + log(SOLVED))
-        if len(self._first) < 3 and not self._resumed and (self._first or step <= 10):
-            self._first.append(value)
+        if self._untrained.first is not None:
+            value = max(value, self._untrained.first + log(SOLVED))
+        self._untrained.note(step, value)
         self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
         if self._above_since is None or step - self._above_since >= self._config.window_steps:
             self._noise.accept(value)  # a climb is no noise; steps of a sparse record's climb look like it
         self._short.append(value)
         self._window.add(step, value)
         self._half.add(step, value)
-        self._watch_gradients(signals)
+        self._fading.note(signals, well=self._above_since is None)
+        self._unrest.note(signals)
         if self._plainly_fine():
             return []
         thirds = self._window.thirds()
@@ -100,18 +98,6 @@ class LossDivergence:
             findings += self._incident.sustain(step, evidence)
         return findings
 
-    def _watch_gradients(self, signals: StepSignals) -> None:
-        """Learns the layers' usual gradients while all is well; else how far they are from it."""
-        if self._above_since is None:
-            self._fades.clear()
-            if signals.finite and signals.step - self._accepted_at >= 4:
-                self._accepted_at = signals.step  # seldom: a shift is noticed late, and must not be learnt
-                self._groups.accept(signals)
-            return
-        changes = self._groups.changes(signals) if signals.step % 2 else {}
-        if len(changes) >= 3:
-            self._fades.append(median(list(changes.values())))
-
     def _plainly_fine(self) -> bool:
         """Cheap, and nearly always so: nothing is open, and the loss is at its best or hardly above it."""
         points = self._window.points
@@ -123,10 +109,12 @@ class LossDivergence:
             return False
         self._best = min(last, self._best)
         self._climbing_since, self._climbing_count = None, 0
+        if points[-1][0] % SETTLE_EVERY == 0:
+            self._unrest.settle()
         return True
 
     def _may_be_wrong(self) -> bool:
-        untrained = self._untrained()
+        untrained = self._untrained.level
         return untrained is not None and max(self._short) > untrained
 
     def _trigger(self, step: int, thirds: tuple[float, float, float], low_rate: bool) -> str:
@@ -156,12 +144,17 @@ class LossDivergence:
         if self._above_since is None or step - self._above_since < config.window_steps or low_rate:
             return ""
         stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
-        untrained = self._untrained()
+        untrained = self._untrained.level
         knows = untrained is not None and last < untrained + log(KNOWS)
         least = (2 if knows else 1) * log(config.lasting_ratio)
-        if stands and rise > max(least, 2 * self._noise.sigma):
+        if stands and rise > max(least, 2 * self._noise.sigma) and self._speaks_against(step):
             return "lasting"
-        return "no_signal" if stands and self._gradients_faded() else ""
+        return "no_signal" if stands and self._fading.holds else ""
+
+    def _speaks_against(self, step: int) -> bool:
+        """Whether more than the level does: other data, in whatever order, raise the loss and leave the rest alone."""
+        assert self._above_since is not None
+        return step - self._above_since >= LONG * self._config.window_steps or self._unrest.risen(UNREST)
 
     def _margin(self, ratio: float) -> float:
         """Log of `ratio`, or what chance makes of the medians: more, where a sparse record leaves them few values."""
@@ -184,23 +177,18 @@ class LossDivergence:
 
     def _has_forgotten(self, step: int, best: float) -> bool:
         """Whether all that was learnt is gone, and nothing is learnt anew: wrong targets, wrecked weights."""
-        untrained, half = self._untrained(), self._half.thirds()
+        untrained, half = self._untrained.level, self._half.thirds()
         if untrained is None or half is None or self._above_since is None:
             return False
         config = self._config
         lasts = step - self._above_since >= config.window_steps // 2
-        knew = best < untrained + log(config.forgotten_best)
+        knew = best < untrained + min(log(config.forgotten_best), -CLIMB_NOISE * self._noise.sigma)
         stands = half[0] - half[2] < 2 * config.recovery
         return lasts and knew and stands and min(half) > untrained + log(config.forgotten_ratio)
 
-    def _gradients_faded(self) -> bool:
-        """Whether most layers' gradients have become far smaller although the loss is higher: nothing in these
-        targets can be learnt. Harder data do the opposite."""
-        return len(self._fades) == FADE_STEPS and median(self._fades) < -log(FADED)
-
     def _is_wrong(self, thirds: tuple[float, float, float]) -> bool:
         """Whether the loss lies above that of guessing though the run had learnt, and does not fall fast."""
-        untrained = self._untrained()
+        untrained = self._untrained.level
         if untrained is None or self._best is None or self._best > untrained + log(LEARNT):
             return False
         values = list(self._short)
@@ -210,15 +198,6 @@ class LossDivergence:
             min(newest, older) > untrained + log(self._config.untrained_ratio)
             and newest > older - self._config.recovery
         )
-
-    def _untrained(self) -> float | None:
-        """Log of the loss of a model that knows nothing: guessing, or the first losses if they lie lower (a
-        scaled loss); None when neither is known."""
-        first = median(self._first) if len(self._first) == 3 else None
-        guessing = None if self._guessing is None else log(self._guessing)
-        if first is None or guessing is None:
-            return first if guessing is None else guessing
-        return min(first, guessing)
 
     def _evidence(self, signals: StepSignals, thirds: tuple[float, float, float], trigger: str) -> Evidence:
         if not self._incident.is_open and self._above_since is None and self._wrong_since is None:
@@ -233,7 +212,7 @@ class LossDivergence:
             seen["ratio"] = exp(thirds[2] - self._best)
         if trigger:
             seen["trigger"] = trigger
-        untrained = self._untrained()
+        untrained = self._untrained.level
         if trigger == "untrained" and untrained is not None:
             seen["threshold"] = exp(untrained)
         return seen
@@ -251,13 +230,12 @@ class LossDivergence:
             "noise": self._noise.state_dict(),
             "window": self._window.state(),
             "half": self._half.state(),
-            "groups": self._groups.state_dict(),
-            "fades": list(self._fades),
+            "fading": self._fading.state_dict(),
+            "unrest": self._unrest.state_dict(),
+            "untrained": self._untrained.state_dict(),
             "short": list(self._short),
-            "first": list(self._first),
             "best": self._best,
             "peak_lr": self._peak_lr,
-            "accepted_at": self._accepted_at,
             "wrong_since": self._wrong_since,
             "climbing_since": self._climbing_since,
             "climbing_count": self._climbing_count,
@@ -272,13 +250,12 @@ class LossDivergence:
         self._noise.load_state_dict(state["noise"])
         self._window = StepWindow(self._config.window_steps, state["window"])
         self._half = StepWindow(self._config.window_steps // 2, state["half"])
-        self._groups.load_state_dict(state["groups"])
-        self._fades = deque(state["fades"], maxlen=FADE_STEPS)
+        self._fading.load_state_dict(state["fading"])
+        self._unrest.load_state_dict(state["unrest"])
+        self._untrained.load_state_dict(state["untrained"])
         self._short = deque(state["short"], maxlen=8)
-        self._first = list(state["first"])
         self._best = state["best"]
         self._peak_lr = state["peak_lr"]
-        self._accepted_at = state["accepted_at"]
         self._wrong_since = state["wrong_since"]
         self._climbing_since, self._climbing_count = state["climbing_since"], state["climbing_count"]
         self._above_since = state["above_since"]

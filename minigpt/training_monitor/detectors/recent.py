@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 from math import exp
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minigpt.training_monitor.baseline import median
 
@@ -11,6 +11,8 @@ MIN_POINTS = 5
 """A sparse record (every tenth step) has at least so many points for `thirds`, however old."""
 LOSS_POINTS = 12
 """And so many for the loss: its noise hides how much it improved between single values."""
+STEADY_SHARE = 0.1
+"""Part of a decline that each half of it has: what a spike leaves behind, all at once, is none."""
 
 
 class Point(NamedTuple):
@@ -29,6 +31,16 @@ class Point(NamedTuple):
         """Medians of a non-empty sequence, at its last step."""
         norm = median([point.norm for point in points])
         return Point(points[-1].step, norm, median([point.loss for point in points]))
+
+
+def listed(point: Point | None) -> list[float] | None:
+    """A point for a state dict; `unlisted` takes it back."""
+    return None if point is None else list(point)
+
+
+def unlisted(values: list[Any] | None) -> Point | None:
+    """The point that `listed` wrote down."""
+    return None if values is None else Point(*values)
 
 
 class Recent:
@@ -72,6 +84,18 @@ class Recent:
             self._thirds = _thirds(list(self.points)[self._older :])
             self._thirds_at = self.newest.step
         return self._thirds
+
+    def declines(self, fall: float, least_span: int) -> bool:
+        """Whether the log norm falls by more than `fall`, steadily and beyond what a falling loss explains."""
+        if self.oldest.norm - self.newest.norm < 1.0:
+            return False  # cheap, and nearly always so
+        thirds = self.thirds()
+        if thirds is None or self.span < least_span:
+            return False
+        first, middle, last = thirds
+        share = STEADY_SHARE * (first.norm - last.norm)
+        falls = first.norm - middle.norm > share and middle.norm - last.norm > share
+        return falls and last.fall_from(first) > fall
 
     def loss_improvement(self) -> float | None:
         """Fraction by which the loss fell from the first to the last third; None below three points."""
