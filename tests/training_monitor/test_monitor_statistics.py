@@ -272,6 +272,7 @@ def test_divergence_does_not_interrupt_when_harder_data_are_learnt_again() -> No
 def test_divergence_waits_longer_when_gradients_and_updates_are_as_before() -> None:
     found = told("loss_divergence", spoilt(lambda step, since: replace(step, loss=step.loss * 1.5)))
     lasting = [finding for finding in found if finding.interrupts]
+    assert lasting
     assert all(finding.step >= ONSET + 4 * 48 for finding in lasting)
 
 
