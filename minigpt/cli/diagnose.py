@@ -149,21 +149,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _facts(config: "RunConfig") -> "RunFacts":
-    from minigpt.training_monitor.run_facts import RunFacts
+    from minigpt.config.facts import facts_of
 
-    switches = {
-        "model.qk_norm": config.model.qk_norm,
-        "training.check_grad_flow": config.training.check_grad_flow,
-    }
     precision, tokenizer = config.training.mixed_precision, config.data.tokenizer
-    return RunFacts(
-        warmup_steps=config.schedule.warmup_steps,
-        max_grad_norm=config.training.max_grad_norm,
-        learning_rate=config.optimizer.learning_rate,
+    return facts_of(
+        config,
         precision=None if precision == "auto" else precision,
-        in_force=frozenset(f"{key}=true" for key, on in switches.items() if on),
         vocab_size=tokenizer.vocab_size if tokenizer.kind == "bpe" else None,
-        optimizer=config.optimizer.name,
-        adam_eps=config.optimizer.eps,
-        weight_decay=config.optimizer.weight_decay,
     )

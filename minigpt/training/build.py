@@ -1,6 +1,7 @@
 """From a configuration to a run: every part built once, in the order it is needed."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minigpt.checkpoint.files import FORMAT
 from minigpt.checkpoint.rng import seed_everything
 from minigpt.config.checks import check_batch
+from minigpt.config.facts import facts_of
 from minigpt.config.run_config import RunConfig
 from minigpt.data.loader import BatchLoader
 from minigpt.data.prepare import Prepared
@@ -29,7 +31,6 @@ from minigpt.training.progress import Progress
 from minigpt.training.run import Run
 from minigpt.training_monitor.monitor import TrainingMonitor
 from minigpt.training_monitor.probes.model_probe import ModelProbe
-from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.sinks.fan_out import FanOut
 
 
@@ -101,12 +102,10 @@ def build_run(
         monitor=TrainingMonitor(
             config.monitor,
             # Put back into its own state, the monitor has seen the first steps.
-            facts=_facts(
-                config,
-                precision,
-                model.vocab_size,
-                grad_accum_steps,
+            facts=replace(
+                facts_of(config, precision=precision.name, vocab_size=model.vocab_size),
                 resumed=saved is not None and saved.get("format", FORMAT) != FORMAT,
+                grad_accum_steps=grad_accum_steps,
             ),
         ),
         sinks=FanOut([]),
@@ -131,29 +130,6 @@ def _round_alike_every_time(device: torch.device, stack: ExitStack) -> None:
         settings: Any = torch.utils.deterministic
         stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)
         settings.fill_uninitialized_memory = False
-
-
-def _facts(
-    config: RunConfig, precision: Precision, vocab_size: int, grad_accum_steps: int, resumed: bool
-) -> RunFacts:
-    """What the monitor is told of the run; `in_force`: what it need not advise, being so already."""
-    switches = {
-        "model.qk_norm": config.model.qk_norm,
-        "training.check_grad_flow": config.training.check_grad_flow,
-    }
-    return RunFacts(
-        warmup_steps=config.schedule.warmup_steps,
-        max_grad_norm=config.training.max_grad_norm,
-        learning_rate=config.optimizer.learning_rate,
-        precision=precision.name,
-        in_force=frozenset(f"{key}=true" for key, on in switches.items() if on),
-        vocab_size=vocab_size,
-        resumed=resumed,
-        optimizer=config.optimizer.name,
-        adam_eps=config.optimizer.eps,
-        weight_decay=config.optimizer.weight_decay,
-        grad_accum_steps=grad_accum_steps,
-    )
 
 
 def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:

@@ -1,6 +1,6 @@
 """The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,10 @@ class TrainingMonitor:
         self,
         config: MonitorConfig | None = None,
         *,
-        warmup_steps: int = 0,
-        max_grad_norm: float | None = None,
-        learning_rate: float | None = None,
-        precision: str | None = None,
-        in_force: Iterable[str] = (),
         facts: RunFacts | None = None,
     ) -> None:
         self.config = config or MonitorConfig()
-        self._facts = facts or RunFacts(
-            warmup_steps, max_grad_norm, learning_rate, precision, frozenset(in_force)
-        )
+        self._facts = facts or RunFacts()
         self._detectors = build_detectors(self.config, self._facts) if self.config.enabled else {}
         self._policy = Policy(self.config.policy, self.config.fp16, self.config.language)
         self._incidents = IncidentBook()

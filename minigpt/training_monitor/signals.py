@@ -61,7 +61,3 @@ class StepSignals:
     def finite(self) -> bool:
         """Whether loss and gradient norm are both numbers."""
         return isfinite(self.loss) and isfinite(self.grad_norm)
-
-    def first_non_finite_group(self) -> str | None:
-        """Name of the first group, in model order, whose norm is NaN or infinite."""
-        return next((name for name, norm in self.group_norms.items() if not isfinite(norm)), None)

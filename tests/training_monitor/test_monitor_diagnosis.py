@@ -18,7 +18,7 @@ from tests.training_monitor.monitor_series import decline, signals_of
 
 
 def sustained(config: MonitorConfig) -> Diagnosis:
-    monitor = TrainingMonitor(config, learning_rate=3e-4, max_grad_norm=1.0, warmup_steps=50)
+    monitor = TrainingMonitor(config, facts=RunFacts(learning_rate=3e-4, max_grad_norm=1.0, warmup_steps=50))
     told = [diagnosis for step in signals_of(decline(110)) for diagnosis in monitor.observe(step).diagnoses]
     return told[-1]
 

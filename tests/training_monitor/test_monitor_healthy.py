@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.run_facts import RunFacts
 from tests.training_monitor.monitor_series import Triple, findings_of, healthy
 
 STEPS = 2500
@@ -74,7 +75,7 @@ RUNS: dict[str, Run] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_monitor_never_interrupts_when_the_run_is_healthy(name: str) -> None:
     for seed in (0, 1):
-        monitor = TrainingMonitor(warmup_steps=2000 if "warm_up" in name else 0)
+        monitor = TrainingMonitor(facts=RunFacts(warmup_steps=2000 if "warm_up" in name else 0))
         found = findings_of(monitor, RUNS[name](seed))
         assert [finding for finding in found if finding.interrupts] == []
         assert "sustained" not in monitor.open_findings.values()
@@ -82,7 +83,7 @@ def test_monitor_never_interrupts_when_the_run_is_healthy(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["scaled_loss", "scaled_loss_in_a_long_warm_up", "dipping"])
 def test_monitor_keeps_no_suspicion_open_when_the_run_is_healthy(name: str) -> None:
-    monitor = TrainingMonitor(warmup_steps=2000)
+    monitor = TrainingMonitor(facts=RunFacts(warmup_steps=2000))
     findings_of(monitor, RUNS[name](2))
     assert monitor.open_findings == {}
 

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 import transformers
 
 from minigpt.training_monitor.integrations.hugging_face import MonitorCallback
-from tests.training_monitor.integrations.recorded import Recorded
+from tests.training_monitor.recording_sink import RecordingSink
 
 VOCAB, LENGTH = 64, 16
 
@@ -107,20 +107,20 @@ def test_hugging_face_norms_are_those_before_clipping(tmp_path: Path) -> None:
                 )
             return loss
 
-    kept = Recorded()
+    kept = RecordingSink()
     done = trainer(tmp_path, MonitorCallback(sinks=[kept]), cls=Checked, max_grad_norm=0.01, max_steps=4)
     done.train()
-    for signals, expected in zip(kept.steps, seen, strict=True):
+    for signals, expected in zip(kept.signals, seen, strict=True):
         assert signals.group_norms == pytest.approx(expected, rel=1e-5)
         assert signals.clipped
         assert signals.grad_norm > 0.1
 
 
 def test_hugging_face_evaluations_are_no_training_steps(tmp_path: Path) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     trainer(tmp_path, MonitorCallback(sinks=[kept]), eval_strategy="steps", eval_steps=2, max_steps=6).train()
-    assert [signals.step for signals in kept.steps] == list(range(1, 7))
-    batches = [signals.batch for signals in kept.steps]
+    assert [signals.step for signals in kept.signals] == list(range(1, 7))
+    batches = [signals.batch for signals in kept.signals]
     assert {batch.tokens for batch in batches if batch} == {2 * 4 * LENGTH}
     assert len({batch.hash for batch in batches if batch}) == 6
     # the labels are the inputs: Trainer's models shift them, and so does the monitor
@@ -191,39 +191,39 @@ class Spiked(transformers.TrainerCallback):
 
 
 def test_hugging_face_reports_a_learning_rate_that_is_not_the_scheduled_one(tmp_path: Path) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     trainer(tmp_path, MonitorCallback(sinks=[kept]), Spiked(), max_steps=8).train()
-    differing = [signals for signals in kept.steps if signals.lr != signals.scheduled_lr]
+    differing = [signals for signals in kept.signals if signals.lr != signals.scheduled_lr]
     assert [signals.step for signals in differing] == [6]
     assert differing[0].lr == pytest.approx(100 * (differing[0].scheduled_lr or 0))
     assert (6, "learning_rate_mismatch") in {(event.step, event.name) for event in kept.events}
 
 
 def test_hugging_face_reports_a_block_that_the_optimizer_does_not_have(tmp_path: Path) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     done = trainer(tmp_path, MonitorCallback(sinks=[kept]), max_steps=4)
     part = [p for name, p in done.model.named_parameters() if ".h.1." not in name]
     done.optimizer = torch.optim.AdamW(part, lr=1e-3)
     done.train()
-    facts = kept.steps[-1].parameters
+    facts = kept.signals[-1].parameters
     assert facts is not None
     own = dict(zip(facts.facts.names, facts.facts.optimized or (), strict=True))
     assert {name for name, optimized in own.items() if not optimized} == {n for n in own if ".h.1." in n}
-    assert kept.steps[-1].update_ratios["transformer.h.1"] == 0.0
+    assert kept.signals[-1].update_ratios["transformer.h.1"] == 0.0
     assert "unoptimized_parameter" in {event.name for event in kept.events if event.interrupts}
 
 
 def test_hugging_face_gradients_are_unscaled_when_a_scaler_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     done = trainer(tmp_path, MonitorCallback(sinks=[kept]), max_steps=4, max_grad_norm=0.01)
     # as accelerate sets itself up for fp16, which it only does on a GPU
     done.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     done.accelerator.native_amp = True
     monkeypatch.setattr(type(done.accelerator), "mixed_precision", "fp16")
     done.train()
-    norms = [signals.grad_norm for signals in kept.steps]
+    norms = [signals.grad_norm for signals in kept.signals]
     assert norms == pytest.approx(logged(done, "grad_norm"), rel=1e-4)
-    assert [signals.scaler_scale for signals in kept.steps] == [1024.0] * 4
+    assert [signals.scaler_scale for signals in kept.signals] == [1024.0] * 4
     assert all(0.1 < norm < 10 for norm in norms)

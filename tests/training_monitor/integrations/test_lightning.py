@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     import lightning.pytorch as pl
 
 from minigpt.training_monitor.integrations.lightning import MonitorCallback
-from tests.training_monitor.integrations.recorded import Recorded
+from tests.training_monitor.recording_sink import RecordingSink
 
 VOCAB, LENGTH = 32, 8
 pytestmark = [
@@ -100,7 +100,7 @@ def trainer(folder: Path, *callbacks: Any, package: Any = pl, **settings: Any) -
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_lightning_is_watched_in_silence_and_trains_bit_for_bit_alike(tmp_path: Path, precision: str) -> None:
     modules = Module(), Module()
-    kept = Recorded()
+    kept = RecordingSink()
     for module, callbacks in zip(modules, ([], [MonitorCallback(sinks=[kept])]), strict=True):
         torch.manual_seed(1)
         trainer(tmp_path, *callbacks, precision=precision).fit(module, loader())
@@ -114,13 +114,13 @@ def test_lightning_is_watched_in_silence_and_trains_bit_for_bit_alike(tmp_path: 
         own = modules[1].losses[place : place + batches]
         expected.append(sum(own) / batches)
         place += batches
-    assert [signals.loss for signals in kept.steps] == pytest.approx(expected, rel=1e-5)
-    for signals, norms in zip(kept.steps, modules[1].before_clip, strict=True):
+    assert [signals.loss for signals in kept.signals] == pytest.approx(expected, rel=1e-5)
+    for signals, norms in zip(kept.signals, modules[1].before_clip, strict=True):
         assert signals.group_norms == pytest.approx(norms, rel=1e-5)
         assert signals.lr == signals.scheduled_lr
         assert signals.clipped == (signals.grad_norm > 0.5)
-    assert [signals.tokens for signals in kept.steps[:4]] == [96, 96, 96, 32]
-    assert {signals.batch.label_match for signals in kept.steps if signals.batch} == {1.0}
+    assert [signals.tokens for signals in kept.signals[:4]] == [96, 96, 96, 32]
+    assert {signals.batch.label_match for signals in kept.signals if signals.batch} == {1.0}
 
 
 class Validated(Module):
@@ -129,10 +129,10 @@ class Validated(Module):
 
 
 def test_lightning_evaluations_are_no_training_steps(tmp_path: Path) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     training = trainer(tmp_path, MonitorCallback(sinks=[kept]), max_steps=6, val_check_interval=3)
     training.fit(Validated(), loader(), loader())
-    assert [signals.tokens for signals in kept.steps] == [96, 96, 96, 32, 96, 96]
+    assert [signals.tokens for signals in kept.signals] == [96, 96, 96, 32, 96, 96]
 
 
 def test_lightning_goes_on_in_the_same_records_when_resumed(tmp_path: Path) -> None:
@@ -167,16 +167,16 @@ def test_lightning_is_stopped_with_a_verdict_when_numbers_are_not_finite(
 def test_lightning_loss_and_gradients_are_unscaled_when_a_scaler_is_in_use(tmp_path: Path) -> None:
     from lightning.pytorch.plugins import MixedPrecision
 
-    kept = Recorded()
+    kept = RecordingSink()
     module = Module()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     plugin = MixedPrecision("16-mixed", "cpu", scaler)
     settings = {"max_steps": 3, "accumulate_grad_batches": 1, "plugins": [plugin]}
     trainer(tmp_path, MonitorCallback(sinks=[kept]), **settings).fit(module, loader())
-    assert [signals.loss for signals in kept.steps] == pytest.approx(module.losses, rel=1e-5)
-    for signals, norms in zip(kept.steps, module.before_clip, strict=True):
+    assert [signals.loss for signals in kept.signals] == pytest.approx(module.losses, rel=1e-5)
+    for signals, norms in zip(kept.signals, module.before_clip, strict=True):
         assert signals.group_norms == pytest.approx(norms, rel=1e-5)
-    assert [signals.scaler_scale for signals in kept.steps] == [1024.0] * 3
+    assert [signals.scaler_scale for signals in kept.signals] == [1024.0] * 3
 
 
 class Manual(Module):
@@ -200,7 +200,7 @@ class Manual(Module):
 
 
 def test_lightning_has_one_step_a_batch_when_optimization_is_manual(tmp_path: Path) -> None:
-    kept = Recorded()
+    kept = RecordingSink()
     module = Manual()
     training = trainer(
         tmp_path,
@@ -210,8 +210,8 @@ def test_lightning_has_one_step_a_batch_when_optimization_is_manual(tmp_path: Pa
         gradient_clip_val=None,
     )
     training.fit(module, loader())
-    assert [signals.step for signals in kept.steps] == [1, 2, 3, 4]
-    assert [signals.loss for signals in kept.steps] == pytest.approx(module.losses)
+    assert [signals.step for signals in kept.signals] == [1, 2, 3, 4]
+    assert [signals.loss for signals in kept.signals] == pytest.approx(module.losses)
 
 
 @pytest.fixture
@@ -248,6 +248,6 @@ def test_lightning_callback_is_one_of_pytorch_lightning_when_that_is_in_use(
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.parameters())
 
-    kept = Recorded()
+    kept = RecordingSink()
     trainer(tmp_path, callback(sinks=[kept]), package=package, max_steps=3).fit(Own(), loader())
-    assert [signals.step for signals in kept.steps] == [1, 2, 3]
+    assert [signals.step for signals in kept.signals] == [1, 2, 3]
