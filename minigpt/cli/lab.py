@@ -34,6 +34,16 @@ def drill(
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="At most so many seeds of each.")
     ] = None,
+    unseen_from: Annotated[
+        int | None,
+        typer.Option(
+            "--unseen-from",
+            metavar="SEED",
+            min=2,
+            help="Seeds from here on (--seeds of them, else one), each in a size, language and batch of its own: "
+            "trainings that no threshold was set on.",
+        ),
+    ] = None,
     faults: Annotated[
         Path | None, typer.Option("--faults", metavar="DIR", help="Python files with scenarios of your own.")
     ] = None,
@@ -63,6 +73,7 @@ def drill(
     minigpt lab drill --traces traces/ --output report/ --check
     minigpt lab drill --traces traces/ --only lr_jump
     minigpt lab drill --faults my_faults/ --only my_fault
+    minigpt lab drill --unseen-from 1000 --seeds 2
     """
     import os
 
@@ -78,6 +89,7 @@ def drill(
         only=only,
         own=faults,
         seeds=seeds,
+        unseen_from=unseen_from,
         traces=traces,
         recorded_only=recorded_only,
         processes=processes or os.cpu_count() or 1,

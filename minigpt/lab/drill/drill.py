@@ -16,6 +16,7 @@ from minigpt.lab.drill.reduced import reduced_scenarios
 from minigpt.lab.drill.scenario import Scenario
 from minigpt.lab.drill.score import Recorded, Score, alarms_of, score
 from minigpt.lab.drill.trace import Trace, trace_path
+from minigpt.lab.drill.unseen import unseen
 from minigpt.training_monitor.config import MonitorConfig
 
 Report = Callable[[int, int, str], None]
@@ -32,6 +33,8 @@ class Choice:
     """A folder with more scenarios."""
     seeds: int | None = None
     """At most so many of each scenario."""
+    unseen_from: int | None = None
+    """Instead of their own seeds: this one and the following, in settings drawn by them."""
     traces: Path | None = None
     """Where recordings are kept for the next time; None: nowhere."""
     recorded_only: bool = False
@@ -41,7 +44,7 @@ class Choice:
 
 def run_drill(choice: Choice, report: Report, config: MonitorConfig | None = None) -> Score:
     """Raises ConfigError when nothing fits the choice."""
-    jobs = jobs_of(chosen_scenarios(choice), choice.seeds)
+    jobs = _chosen_jobs(choice)
     kept = nullcontext(choice.traces) if choice.traces else tempfile.TemporaryDirectory()
     with kept as place:
         folder = Path(place)
@@ -65,6 +68,14 @@ def chosen_scenarios(choice: Choice) -> list[Scenario]:
     if not found:
         raise ConfigError(f"--only {choice.only}: no scenario has that in its name")
     return found
+
+
+def _chosen_jobs(choice: Choice) -> list[Job]:
+    scenarios = chosen_scenarios(choice)
+    if choice.unseen_from is None:
+        return jobs_of(scenarios, choice.seeds)
+    seeds = range(choice.unseen_from, choice.unseen_from + (choice.seeds or 1))
+    return jobs_of([unseen(scenario, seed) for scenario in scenarios for seed in seeds])
 
 
 def _judged(

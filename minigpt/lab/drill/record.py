@@ -24,7 +24,7 @@ class Job(NamedTuple):
     seed: int
 
 
-def jobs_of(scenarios: Iterable[Scenario], seeds: int | None) -> list[Job]:
+def jobs_of(scenarios: Iterable[Scenario], seeds: int | None = None) -> list[Job]:
     """Every scenario with its seeds (at most `seeds` of them), and for each fault the same training without it."""
     jobs: dict[tuple[str, int], Job] = {}
     for scenario in scenarios:
