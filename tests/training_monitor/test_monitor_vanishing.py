@@ -91,3 +91,13 @@ def test_vanishing_ignores_the_step_when_its_norm_is_not_finite(bad: float) -> N
 
 def test_vanishing_uses_the_floor_of_the_config_when_it_is_lowered() -> None:
     assert told(DIP, floor=1e-8) == []
+
+
+@pytest.mark.parametrize(("growth", "interrupts"), [(1.0, True), (1.012, False)])
+def test_vanishing_does_not_interrupt_when_the_norm_of_a_slow_start_comes_back(
+    growth: float, interrupts: bool
+) -> None:
+    """The gradients of the first guess fall off in the warm-up, and come back as the model begins to learn."""
+    start = [(step, 5.8, 0.7 * 0.9**step) for step in range(1, 26)]
+    later = [(step, 5.8 - 0.0005 * (step - 25), 0.05 * growth ** (step - 25)) for step in range(26, 140)]
+    assert any(found[3] for found in told(start + later)) is interrupts

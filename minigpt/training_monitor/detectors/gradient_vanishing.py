@@ -137,7 +137,8 @@ class GradientVanishing:
             return False
         if trigger == "decline" and self._declining_since is not None:
             long_enough = now.step - self._declining_since >= self._config.decline_steps
-            return long_enough and length > self._config.decline_steps // 2
+            still = length > self._config.decline_steps // 2 and not self._recent.recovers()
+            return long_enough and still
         return length >= self._config.persist_steps
 
     def _loss_stands_still(self, now: Point, trigger: str, normal: Point | None) -> bool:
