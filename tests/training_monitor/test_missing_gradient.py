@@ -168,3 +168,16 @@ def test_missing_gradient_interrupts_late_when_every_layer_has_a_part_without_gr
         ),
     )
     assert (findings[-1].step, findings[-1].interrupts) == (18, True)
+
+
+def test_missing_gradient_is_found_when_a_change_was_declared_before_and_all_went_on() -> None:
+    detector, findings = build(), []
+    for step in range(1, 60):
+        if step == 20:
+            detector.rebase()
+        signals = healthy_step(step)
+        findings += detector.observe(cut(signals) if step >= 40 else signals)
+    assert summary(findings) == [
+        ("missing_gradient", "suspected", 40, False),
+        ("missing_gradient", "sustained", 42, True),
+    ]

@@ -111,7 +111,7 @@ class Absence:
         """What is absent now, or goes before it is seen again, is meant to be, until it comes back."""
         self._accepted |= set(self._rows)
         self._present.clear()
-        self._clean = False
+        self._read_in_full()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -126,6 +126,10 @@ class Absence:
         self._rows = dict(state["rows"])
         self._gaps = dict(state["gaps"])
         self._accepted = set(state["accepted"])
+        self._read_in_full()
+
+    def _read_in_full(self) -> None:
+        """The next step takes no short way, however like the last one it is."""
         self._names, self._last, self._flagged, self._clean = (), (), [], False
 
 
