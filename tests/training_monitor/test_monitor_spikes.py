@@ -10,6 +10,7 @@ from minigpt.training_monitor.detectors.loss_spike import LossSpike
 from minigpt.training_monitor.monitor import TrainingMonitor
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
+from tests.training_monitor.invariant_series import assert_resumes_exactly
 from tests.training_monitor.monitor_series import Triple, findings_of, healthy, signals_of
 
 
@@ -141,3 +142,15 @@ def test_spikes_leave_the_baseline_alone_when_a_value_is_not_finite(bad: float) 
     series = [*spoilt, (61, 3.0, 30.0), (62, 3.0, 0.3)]
     exploding = [entry[1:3] for entry in told(series) if entry[0] == "gradient_exploding"]
     assert exploding == [("suspected", 61), ("transient", 62)]
+
+
+def test_loss_spike_resumes_exactly_when_the_task_was_solved() -> None:
+    """The first losses of the run say from where on noise is no spike: a resumed run must remember them."""
+
+    def loss(step: int) -> float:
+        if step == 150:
+            return 3.0
+        return max(5.0 * 0.9**step, 1e-4) * (10.0 if step > 100 and step % 9 == 0 else 1.0)
+
+    series = [StepSignals(step, loss(step), 1.0) for step in range(1, 200)]
+    assert_resumes_exactly(lambda: LossSpike(LossSpikeConfig(), RunFacts()), series)

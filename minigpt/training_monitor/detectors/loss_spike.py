@@ -107,9 +107,11 @@ class LossSpike:
             "rule": self._rule.state_dict(),
             "norms": self._norms.state_dict(),
             "now": [list(pair) for pair in self._now],
+            "first": list(self._first),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rule.load_state_dict(state["rule"])
         self._norms.load_state_dict(state["norms"])
         self._now = deque(((norm, loss) for norm, loss in state["now"]), maxlen=8)
+        self._first = list(state["first"])
