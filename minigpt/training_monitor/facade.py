@@ -78,6 +78,7 @@ class LoopMonitor:
         self._tokens_seen = tokens_per_step * start_step
         self._max_grad_norm = max_grad_norm
         self._reads: DeferredRead[_Known] = DeferredRead()
+        self._asked: Action = Continue()
         self._sink = FanOut(_sinks(folder, start_step) if sinks is None else sinks)
         self.restart_clock()
 
@@ -99,10 +100,14 @@ class LoopMonitor:
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
         scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
         known = (self.step_number, scheduled, self._lap(), measurement)
-        return self._judge(self._reads.push(known, measurement.vector))
+        ready = self._reads.push(known, measurement.vector)
+        asked, self._asked = self._asked, Continue()
+        return asked if ready is None else self._judge(ready)
 
     def declare_change(self, text: str = "") -> None:
         """Something is about to change on purpose (data, learning rate, layers): see TrainingMonitor."""
+        # The step under way on CUDA is of before the change; what it asks for is the next step's answer.
+        self._asked = self._judge(self._reads.drain())
         self.monitor.declare_change()
 
     def restart_clock(self) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from minigpt.training_monitor import TrainingMonitor
 from minigpt.training_monitor.action import Continue, SkipUpdate
+from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.facade import LoopMonitor
 from tests.training_monitor.recording_sink import RecordingSink
 
@@ -187,3 +188,43 @@ def test_restored_loop_monitor_goes_on() -> None:
     second.step(loss)
     second.close()
     assert (sink.signals[0].step, sink.signals[0].tokens_seen) == (2, 14)
+
+
+class LateRead(DeferredRead[Any]):
+    """One step late, as on CUDA."""
+
+    late: tuple[Any, list[float]] | None = None
+
+    def push(self, tag: Any, vector: torch.Tensor) -> tuple[Any, list[float]] | None:
+        ready, self.late = self.late, (tag, vector.tolist())
+        return ready
+
+    def drain(self) -> tuple[Any, list[float]] | None:
+        ready, self.late = self.late, None
+        return ready
+
+
+@pytest.mark.parametrize("reads", [DeferredRead, LateRead], ids=["at once", "one step late"])
+def test_declared_freeze_is_no_finding_when_values_are_read(reads: type[DeferredRead[Any]]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    sink = RecordingSink()
+    monitor = LoopMonitor(model, optimizer, sinks=[sink])
+    monitor._reads = reads()
+    actions = []
+    for step in range(1, 40):
+        if step == 20:
+            monitor.declare_change("the first two layers are frozen")
+            for parameter in [*model[0].parameters(), *model[1].parameters()]:
+                parameter.requires_grad_(False)
+        loss = model(torch.randn(16, 8)).square().mean()
+        optimizer.zero_grad()
+        (loss * math.nan if step == 19 else loss).backward()
+        actions.append(type(monitor.step(loss * math.nan if step == 19 else loss)))
+        if step != 19:
+            optimizer.step()
+    assert type(monitor.close()) is Continue
+    assert actions.count(SkipUpdate) == 1
+    told = {event.name for event in sink.events if event.kind == "anomaly"}
+    assert told == {"nan_loss"}
