@@ -13,6 +13,7 @@ from tests.training_monitor.invariant_series import (
     NAMES,
     assert_resumes_exactly,
     assert_silent_when_not_finite,
+    changed,
     healthy_step,
     summary,
 )
@@ -122,3 +123,58 @@ def test_fp16_resumes_exactly() -> None:
     steps += [replace(each, scaler_scale=8.0) for each in zeros(lambda name, step: step / 60)[11:]]
     assert_resumes_exactly(build, steps)
     assert_silent_when_not_finite(build)
+
+
+def small(signals: StepSignals) -> StepSignals:
+    """Gradients so small that fp16 flushes them: 4096 elements of 1e-6."""
+    return changed(signals, "", grad_norms=64e-6)
+
+
+def test_gradient_underflow_interrupts_outside_fp16_when_small_gradients_turn_to_zeros() -> None:
+    steps = list(map(small, zeros(lambda name, step: 0.9 if step >= 30 else 0.1)))
+    assert summary(told(steps, build("bf16"))) == [
+        ("gradient_underflow", "suspected", 30, False),
+        ("gradient_underflow", "sustained", 31, True),
+    ]
+
+
+def test_gradient_underflow_is_silent_outside_fp16_when_gradients_are_large() -> None:
+    """Their zeros are those of units that do not fire."""
+    steps = zeros(lambda name, step: 0.9 if step >= 30 else 0.1)
+    assert told(steps, build("bf16")) == []
+    assert told(steps, build("fp16"))[-1].interrupts
+
+
+def test_gradient_underflow_is_silent_outside_fp16_when_the_share_was_always_high_or_rises_slowly() -> None:
+    always = zeros(lambda name, step: 0.45 if step < 20 else 0.7)
+    assert told(list(map(small, always)), build("bf16")) == []
+    slowly = zeros(lambda name, step: min(0.015 * step, 0.9))
+    assert told(list(map(small, slowly)), build("bf16")) == []
+
+
+def test_gradient_underflow_takes_a_scaler_for_fp16() -> None:
+    steps = zeros(lambda name, step: 0.8, scaler_scale=1.0)
+    found = told(steps, build(None))
+    assert found[-1].interrupts
+    assert found[-1].evidence["scaler_scale"] == 1.0
+    assert "scaler_scale" not in told(zeros(lambda name, step: 0.8))[-1].evidence
+
+
+def test_gradient_underflow_needs_half_of_the_matrices_and_leaves_vectors_out() -> None:
+    def flushed(*parts: str) -> list[StepSignals]:
+        return zeros(lambda name, step: 0.9 * any(part in name for part in parts))
+
+    assert told(flushed("query", "norm")) == []  # 7 of 12 parameters, 3 of 8 matrices
+    assert told(flushed("query", "head"))[-1].interrupts
+
+
+def test_gradient_underflow_ends_after_two_looks_in_a_row_or_one_of_distant_ones() -> None:
+    def brief(name: str, step: int) -> float:
+        return 0.9 if 30 <= step < 40 else 0.0
+
+    assert [(f.status, f.step) for f in told(zeros(brief))][-1] == ("resolved", 41)
+    assert [(f.status, f.step) for f in told(zeros(brief, every=16))] == [
+        ("suspected", 32),
+        ("sustained", 32),
+        ("resolved", 48),
+    ]
