@@ -3,6 +3,8 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -141,12 +143,43 @@ def test_normal_is_learnt_anew_when_another_level_stays() -> None:
     assert list(told(level, 140)) == [AT + 62]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0])
-def test_leap_is_told_as_ever_when_numbers_were_broken_before(bad: float) -> None:
-    def broken(step: int) -> StepSignals:
-        now = signals(step, leap=4.0)
-        if step % 5 or step > AT - 2:
-            return now
-        return StepSignals(step, bad, bad, bad, update_ratios=dict.fromkeys(LAYERS, bad))
+def test_normal_is_learnt_anew_when_updates_stay_elsewhere_for_a_reason() -> None:
+    """Updates and gradients rose together at step 30: no leap, and after the patience the normal to leap from."""
 
-    assert list(told(broken)) == [AT + 2]
+    def level(step: int) -> StepSignals:
+        factor = 3.0 if step >= 30 else 1.0
+        raised = signals(step, leap=4.0, left=lambda step: settling(step - 60), norm=factor)
+        ratios = {name: factor * ratio for name, ratio in raised.update_ratios.items()}
+        return StepSignals(step, raised.loss, raised.grad_norm, 1e-3, update_ratios=ratios)
+
+    assert list(told(level, 140)) == [AT + 62]
+
+
+def test_leap_is_told_when_most_of_it_is_over_at_the_second_step() -> None:
+    found = told(
+        lambda step: signals(step, leap=4.0, left=lambda step: {AT: 1.0, AT + 1: 0.8}.get(step, 0.0))
+    )
+    assert list(found) == [AT + 2]
+
+
+def test_leap_is_silent_after_a_declared_change() -> None:
+    detector, last = MomentLeap(1.4, 16, 16), LastStep()
+    for step in range(1, 80):
+        if step == AT:
+            detector.rebase()
+        now = signals(step, leap=4.0)
+        assert last.step is None or detector.observe(now, last) is None
+        last.take(now)
+
+
+@pytest.mark.parametrize("broken", ["loss", "grad_norm", "lr", "update_ratios"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_leap_is_told_as_ever_when_numbers_were_broken_before(broken: str, bad: float) -> None:
+    def spoilt(step: int) -> StepSignals:
+        now = signals(step, leap=4.0)
+        if step % 5 or step > AT - 2 or (broken == "lr" and not math.isfinite(bad)):
+            return now
+        spoil: dict[str, Any] = {broken: dict.fromkeys(LAYERS, bad) if broken == "update_ratios" else bad}
+        return replace(now, **spoil)
+
+    assert list(told(spoilt)) == [AT + 2]
