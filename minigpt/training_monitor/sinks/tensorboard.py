@@ -13,9 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.signals import StepSignals
+from minigpt.training_monitor.sinks.curves import STATUS_MARKS, step_values
 
 CLIPPED_SHARE_STEPS = 100
-STATUS_MARKS = {"suspected": 1.0, "sustained": 2.0, "transient": 0.0, "resolved": 0.0}
 
 
 class TensorBoardSink:
@@ -44,20 +44,8 @@ class TensorBoardSink:
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
         self._clipped.append(signals.clipped)
-        values = {
-            "train/loss": signals.loss,
-            "train/grad_norm": signals.grad_norm,
-            "train/lr": signals.lr,
-            "train/clipped_share": sum(self._clipped) / len(self._clipped),
-            "train/update_skipped": float(signals.update_skipped),
-            "train/tokens_per_second": signals.tokens_per_second,
-        }
-        if signals.mfu is not None:
-            values["train/mfu"] = signals.mfu
-        if signals.scaler_scale is not None:
-            values["train/scaler_scale"] = signals.scaler_scale
-        if signals.memory_bytes is not None:
-            values["train/memory_gib"] = signals.memory_bytes / 2**30
+        values = step_values(signals)
+        values["train/clipped_share"] = sum(self._clipped) / len(self._clipped)
         if signals.step % self._layers_every == 0 or not signals.finite:
             values |= _layer_values(signals)
         if signals.look is not None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.signals import StepSignals
+from minigpt.training_monitor.sinks.curves import STATUS_MARKS, step_values
 
 if TYPE_CHECKING:
     from wandb import Run
 
-STATUS_MARKS = {"suspected": 1.0, "sustained": 2.0, "transient": 0.0, "resolved": 0.0}
 COLUMNS = ("step", "kind", "name", "status", "text")
 
 
@@ -60,20 +60,8 @@ class WandbSink:
         self._run = self._begin(config, folder, group, dict(run_config or {}))
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
-        values = {
-            "train/loss": signals.loss,
-            "train/grad_norm": signals.grad_norm,
-            "train/lr": signals.lr,
-            "train/clipped": float(signals.clipped),
-            "train/update_skipped": float(signals.update_skipped),
-            "train/tokens_per_second": signals.tokens_per_second,
-        }
-        if signals.mfu is not None:
-            values["train/mfu"] = signals.mfu
-        if signals.scaler_scale is not None:
-            values["train/scaler_scale"] = signals.scaler_scale
-        if signals.memory_bytes is not None:
-            values["train/memory_gib"] = signals.memory_bytes / 2**30
+        values = step_values(signals)
+        values["train/clipped"] = float(signals.clipped)
         if signals.step % self._layers_every == 0 or not signals.finite:
             values |= {f"train_layers/grad_norm_{name}": norm for name, norm in signals.group_norms.items()}
             values |= {
