@@ -1,6 +1,6 @@
 """The monitor: signals of a step in, findings, diagnoses and one action out. It touches no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,7 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import torch
-    from torch import nn
-
     from minigpt.training_monitor.facade import LoopMonitor
-    from minigpt.training_monitor.sinks.protocol import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +33,24 @@ class Observation:
     """For the sinks: one for each finding, and one for an action that is not Continue."""
 
 
+class _OfAnyLoop:
+    """LoopMonitor itself, signature and all; imported only when asked for, for it imports torch."""
+
+    def __get__(self, instance: object, owner: type) -> "type[LoopMonitor]":
+        from minigpt.training_monitor.facade import LoopMonitor
+
+        return LoopMonitor
+
+
 class TrainingMonitor:
-    """Feed `observe` every step's signals, in order; carry its action out; hand its events to the sinks."""
+    """Feed `observe` every step's signals, in order; carry its action out; hand its events to the sinks.
+
+    In a PyTorch loop of your own, `TrainingMonitor.for_model(model, optimizer, ...)` gives a LoopMonitor that takes
+    the signals by itself: call its `step(loss)` between backward and optimizer.step. The more it is told, the more can
+    be judged.
+    """
+
+    for_model = _OfAnyLoop()
 
     def __init__(
         self,
@@ -56,46 +66,6 @@ class TrainingMonitor:
         self._movements = Movements()
         self._open: dict[str, str] = {}
         self._told: dict[str, Diagnosis] = {}
-
-    @staticmethod
-    def for_model(
-        model: "nn.Module",
-        optimizer: "torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None" = None,
-        *,
-        config: MonitorConfig | None = None,
-        scaler: "torch.amp.GradScaler | None" = None,
-        folder: "str | Path | None" = None,
-        sinks: "Sequence[Sink] | None" = None,
-        warmup_steps: int = 0,
-        max_grad_norm: float | None = None,
-        tokens_per_step: int = 0,
-        scheduled_lr: Callable[[int], float] | None = None,
-        vocab_size: int | None = None,
-        precision: str | None = None,
-        start_step: int = 0,
-    ) -> "LoopMonitor":
-        """A monitor for any PyTorch loop: call its `step(loss)` between backward and optimizer.step.
-
-        With `folder`, metrics.jsonl, events.jsonl and monitor_logs (TensorBoard) are written. The more of the
-        rest is told, the more can be judged; see LoopMonitor.
-        """
-        from minigpt.training_monitor.facade import LoopMonitor
-
-        return LoopMonitor(
-            model,
-            optimizer,
-            config=config,
-            scaler=scaler,
-            folder=folder,
-            sinks=sinks,
-            warmup_steps=warmup_steps,
-            max_grad_norm=max_grad_norm,
-            tokens_per_step=tokens_per_step,
-            scheduled_lr=scheduled_lr,
-            vocab_size=vocab_size,
-            precision=precision,
-            start_step=start_step,
-        )
 
     @property
     def open_findings(self) -> dict[str, str]:
