@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from minigpt.training_monitor.action import Action, Continue, Stop
-from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.action import Stop
 from minigpt.training_monitor.facade import LoopMonitor
-from minigpt.training_monitor.sinks.protocol import Sink
+from minigpt.training_monitor.integrations.settings import MonitorSettings
 
 STATE_NAME = "training_monitor.json"
 SHARDED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "TP", "XLA")
 
 
-class MonitorCallback(TrainerCallback):
+class MonitorCallback(MonitorSettings, TrainerCallback):
     """Watches every optimizer step of a Trainer, prints what deserves attention, and changes nothing in it.
 
     Trainer clips before any of its callbacks is called, and only it knows the loss that it trains on. So, for the
@@ -35,23 +33,11 @@ class MonitorCallback(TrainerCallback):
     its policy says so; its other actions are told, not done.
     """
 
-    def __init__(
-        self,
-        config: MonitorConfig | None = None,
-        *,
-        folder: str | Path | None = None,
-        sinks: Sequence[Sink] | None = None,
-        stop: bool = True,
-    ) -> None:
-        self.loop: LoopMonitor | None = None
-        """What watches the training that is under way."""
-        self._config = config
-        self._folder = folder
-        self._sinks = sinks
-        self._may_stop = stop
-        self._trainer: Trainer | None = None
+    _trainer: Trainer | None = None
+
+    def _begin(self) -> None:
+        super()._begin()
         self._losses: list[Tensor] = []
-        self._action: Action = Continue()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
@@ -63,7 +49,7 @@ class MonitorCallback(TrainerCallback):
             if state.is_world_process_zero:
                 print(f"training monitor: off, because {why_not}")
             return
-        self._losses, self._action = [], Continue()
+        self._begin()
         if state.is_world_process_zero:
             self.loop = self._watch(trainer, args, state, parts["lr_scheduler"])
         self._stand_around_training_step(trainer)

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from minigpt.training_monitor.action import Action, Continue, Stop
-from minigpt.training_monitor.config import MonitorConfig
+from minigpt.training_monitor.action import Stop
 from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.integrations.settings import MonitorSettings
 from minigpt.training_monitor.probes.forward_capture import batch_in
-from minigpt.training_monitor.sinks.protocol import Sink
 
 # Lightning comes as two packages, whose Trainers each want their own callbacks: the one that is in use, or is there.
 if TYPE_CHECKING or "lightning.pytorch" in sys.modules:
@@ -29,7 +28,7 @@ else:
 SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
 
 
-class MonitorCallback(Callback):
+class MonitorCallback(MonitorSettings, Callback):
     """Watches every optimizer step of a Trainer, prints what deserves attention, and changes nothing in it.
 
     Lightning calls `on_before_optimizer_step` when the gradients are complete and unscaled, and clips after it.
@@ -44,30 +43,14 @@ class MonitorCallback(Callback):
     the first one watches, on the loss of all; sharded gradients are not watched.
     """
 
-    def __init__(
-        self,
-        config: MonitorConfig | None = None,
-        *,
-        folder: str | Path | None = None,
-        sinks: Sequence[Sink] | None = None,
-        stop: bool = True,
-    ) -> None:
-        self.loop: LoopMonitor | None = None
-        """What watches the training that is under way."""
-        self._config = config
-        self._folder = folder
-        self._sinks = sinks
-        self._may_stop = stop
-        self._watching = False
-        self._saved: dict[str, Any] = {}
-        self._begin()
+    _watching = False
+    _saved: dict[str, Any] | None = None
 
     def _begin(self) -> None:
-        """Nothing of the next step has been seen."""
+        super()._begin()
         self._losses: list[Tensor] = []
         self._batches: list[tuple[Tensor, Tensor | None]] = []
         self._stepped = False
-        self._action: Action = Continue()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._leave()
@@ -129,14 +112,14 @@ class MonitorCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         if self.loop is None:
-            return self._saved
+            return self._saved or {}
         return {"step": self.loop.step_number, "loop": self.loop.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = state_dict
 
     def _watch(self, trainer: Any, pl_module: Any) -> LoopMonitor:
-        saved = self._saved if trainer.global_step else {}
+        saved = (self._saved or {}) if trainer.global_step else {}
         folder = Path(trainer.default_root_dir) / "monitor" if self._folder is None else self._folder
         norm = (trainer.gradient_clip_algorithm or "norm") == "norm"
         loop = LoopMonitor(
