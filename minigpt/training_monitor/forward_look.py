@@ -1,21 +1,20 @@
 """A closer look at one forward pass: activations, attention logits, dead units, output logits."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf, isfinite
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from minigpt.training_monitor.attention_logits import largest_logit
 from minigpt.training_monitor.groups import parameter_groups_by_layer, plain_name
+from minigpt.training_monitor.hooked_mode import HookedMode
 from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.untouched import tensors_in, untouched, unwrapped
 
@@ -75,38 +74,28 @@ def measure_look(model: nn.Module, run_forward: Callable[[], object]) -> Measure
     return watch.measured()
 
 
-class ForwardWatch(TorchFunctionMode):
+class ForwardWatch(HookedMode):
     """While entered, measures every forward of the model's blocks; leaves no hook behind."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = unwrapped(model)
-        self._handles: list[RemovableHandle] = []
         self._numbers: dict[tuple[str, str], Tensor] = {}
         self._inside: list[str] = []
         self._narrowing: dict[str, Tensor] = {}
         self._fed: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
 
-    def __enter__(self) -> Self:
+    def _hook(self) -> Iterator[RemovableHandle]:
         for name, block in _blocks(self._model).items():
-            self._handles += [
-                block.register_forward_pre_hook(partial(self._before_block, name)),
-                block.register_forward_hook(partial(self._after_block, name)),
-            ]
+            yield block.register_forward_pre_hook(partial(self._before_block, name))
+            yield block.register_forward_hook(partial(self._after_block, name))
             for module in block.modules():
                 if _is_projection(module):
-                    self._handles.append(module.register_forward_hook(partial(self._after_projection, name)))
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
+                    yield module.register_forward_hook(partial(self._after_projection, name))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._inside = [], []
+    def _leave(self) -> None:
+        self._inside = []
         self._narrowing, self._fed = {}, {}
 
     def __torch_function__(

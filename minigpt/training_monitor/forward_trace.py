@@ -1,18 +1,17 @@
 """Follows a forward call by call and remembers the first that made NaN or infinity of finite numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from minigpt.training_monitor.groups import plain_name
+from minigpt.training_monitor.hooked_mode import HookedMode
 from minigpt.training_monitor.untouched import tensors_in, unwrapped
 
 _ALLOCATES = ("empty", "new_", "full_like", "resize_")
@@ -74,7 +73,7 @@ Label = tuple[str, str, str]
 """Module, its class, and the function within it."""
 
 
-class ForwardTrace(TorchFunctionMode):
+class ForwardTrace(HookedMode):
     """While entered, `culprit` becomes the first call of the model's forward, in order of execution, whose output has
     NaN or infinity while what it was given has not. Minus infinity is let through where a mask put it.
 
@@ -85,7 +84,6 @@ class ForwardTrace(TorchFunctionMode):
         super().__init__()
         self._model = unwrapped(model)
         self._label_graph = label_graph
-        self._handles: list[RemovableHandle] = []
         self._inside: list[tuple[str, str]] = []
         self._fed: list[list[Tensor]] = []
         """What each module that is running was given."""
@@ -94,23 +92,14 @@ class ForwardTrace(TorchFunctionMode):
         """NaN or infinity in what the model itself was given."""
         self.labels: dict[Node, Label] = {}
 
-    def __enter__(self) -> Self:
+    def _hook(self) -> Iterator[RemovableHandle]:
         for name, module in self._model.named_modules():
             label = (plain_name(name), type(module).__name__)
-            self._handles += [
-                module.register_forward_pre_hook(partial(self._before, label), with_kwargs=True),
-                module.register_forward_hook(partial(self._after, label), with_kwargs=True),
-            ]
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
+            yield module.register_forward_pre_hook(partial(self._before, label), with_kwargs=True)
+            yield module.register_forward_hook(partial(self._after, label), with_kwargs=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._inside, self._fed = [], [], []
+    def _leave(self) -> None:
+        self._inside, self._fed = [], []
 
     def forget(self) -> None:
         """Node hooks and labels refer to each other through C++, where no collector sees the circle."""

@@ -36,6 +36,7 @@ RECORDED_BY = (
     "training_monitor/signals.py",
     "training_monitor/probes",
     "training_monitor/forward_look.py",
+    "training_monitor/hooked_mode.py",
 )
 """What a recording depends on, besides the scenario's own file."""
 
