@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
-from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
+from minigpt.training_monitor.detectors.look_anchors import OUTPUT, LookAnchors
 from minigpt.training_monitor.detectors.loss_standing import LossStanding
 from minigpt.training_monitor.detectors.unrest import Unrest
 from minigpt.training_monitor.finding import Finding
@@ -27,7 +27,6 @@ class Case(NamedTuple):
     """Only growth speaks against it: interrupts while it grows from look to look, and the training suffers."""
 
 
-OUTPUT = "output"
 FAR_OUT = 8.0
 """Times its threshold, a number need not grow on."""
 LEARNS = 0.05
@@ -40,8 +39,6 @@ SUFFERS = 3.0
 """Gradient norms or updates this many times those of the anchor's time have left it."""
 RISING_LR = 1.2
 """A learning rate this many times that of the anchor's first look was still warming up when it was taken."""
-UNTRAINED_STEPS = 40
-"""Before this step most numbers still grow on their own."""
 
 
 class ForwardGrowth:
@@ -59,9 +56,7 @@ class ForwardGrowth:
         self._incidents = {name: Incident(name) for name in self._rules}
         self._in_a_row = dict.fromkeys(self._rules, 0)
         self._before = dict.fromkeys(self._rules, 0.0)
-        self._early: dict[str, list[float]] = {}  # the looks that an anchor will be taken from
-        self._early_at = 0  # step of the first of them
-        self._anchors: dict[str, float] = {}
+        self._anchors = LookAnchors(config.anchor_looks)
         self._anchor_lr = 0.0  # the highest learning rate until then
         self._head = ""  # the last layer of the model
         self._loss = LossStanding()
@@ -80,12 +75,16 @@ class ForwardGrowth:
             findings += self._judge(name, rule(signals.look), signals)
         if signals.step >= self._warm_at and not any(self._in_a_row.values()):
             if self._learns(LEARNT):
-                self._forget("activation ")  # the outputs of an untrained model are no measure any more
+                # The outputs of an untrained model are no measure any more.
+                self._anchor_loss = None
+                self._anchors.forget("activation")
             if signals.lr > RISING_LR * self._anchor_lr > 0.0:
                 self.rebase()  # a warm-up that nobody told of
             self._anchor_lr = max(self._anchor_lr, signals.lr)
-            self._early_at = self._early_at if self._early else signals.step
-            self._take_anchors(signals.look)
+            if self._anchor_loss is None:
+                self._anchor_loss = self._loss.level()
+                self._unrest.settle()
+            self._anchors.take(signals.step, signals.look)
         return findings
 
     def _judge(self, name: str, case: Case | None, signals: StepSignals) -> list[Finding]:
@@ -124,12 +123,6 @@ class ForwardGrowth:
         level, before = self._loss.level(), self._anchor_loss
         return level is not None and before is not None and level < before - fraction * abs(before)
 
-    def _forget(self, kind: str) -> None:
-        self._anchor_loss = None
-        for anchors in (self._anchors, self._early):
-            for key in [key for key in anchors if key.startswith(kind)]:
-                del anchors[key]
-
     def _attention(self, look: Look) -> Case | None:
         config = self._config
         group, value = _largest(look.attention_logit_max)
@@ -137,14 +130,14 @@ class ForwardGrowth:
             return Case(
                 group,
                 value,
-                self._anchor("attention", group),
+                self._anchors.of("attention", group),
                 config.attention_logit_max,
                 config.persist_looks + 3,
                 False,
             )
         worst: Case | None = None
         for group, value in _finite(look.attention_logit_max).items():
-            anchor = self._anchor("attention", group)
+            anchor = self._anchors.of("attention", group)
             if anchor is not None and value > max(
                 config.attention_logit_large, config.attention_logit_growth * anchor
             ):
@@ -154,7 +147,7 @@ class ForwardGrowth:
 
     def _activation(self, look: Look) -> Case | None:
         worst: Case | None = None
-        anchors = {group: self._anchor("activation", group) for group in look.activation_rms}
+        anchors = {group: self._anchors.of("activation", group) for group in look.activation_rms}
         known = [anchor for anchor in anchors.values() if anchor is not None]
         least = SMALL * max(known) if known else 0.0
         for group, value in _finite(look.activation_rms).items():
@@ -177,7 +170,7 @@ class ForwardGrowth:
     def _output(self, look: Look) -> Case | None:
         config = self._config
         for name, value in (("logits", look.output_logit_rms), ("partition", look.log_partition)):
-            anchor = self._anchor(OUTPUT, name)
+            anchor = self._anchors.of(OUTPUT, name)
             if value is None or anchor is None or not isfinite(value):
                 continue
             if abs(value) > max(config.output_logit_rms, config.output_logit_growth * abs(anchor)):
@@ -189,52 +182,23 @@ class ForwardGrowth:
     def _dead_units(self, look: Look) -> Case | None:
         worst: Case | None = None
         for group, value in _finite(look.dead_unit_fraction).items():
-            anchor = self._anchor("dead", group)
+            anchor = self._anchors.of("dead", group)
             if anchor is not None and value > anchor + self._config.dead_unit_rise:
                 threshold = anchor + self._config.dead_unit_rise
                 worst = worst or Case(group, value, anchor, threshold, self._config.persist_looks, False)
         return worst
 
-    def _anchor(self, kind: str, group: str) -> float | None:
-        """The anchor, or the first look that it will be taken from, if that was not of an untrained model."""
-        key = f"{kind} {group}"
-        first = self._early.get(key) if self._early_at >= UNTRAINED_STEPS else None
-        return self._anchors.get(key, first[0] if first else None)
-
-    def _take_anchors(self, look: Look) -> None:
-        if self._anchor_loss is None:
-            self._anchor_loss = self._loss.level()
-            self._unrest.settle()
-        numbers: list[tuple[str, Mapping[str, float]]] = [
-            ("attention", look.attention_logit_max),
-            ("activation", look.activation_rms),
-            ("dead", look.dead_unit_fraction),
-            (OUTPUT, {"logits": look.output_logit_rms or 0.0, "partition": look.log_partition or 0.0}),
-        ]
-        for kind, values in numbers:
-            for group, value in values.items():
-                key = f"{kind} {group}"
-                if key in self._anchors or not isfinite(value):
-                    continue
-                seen = self._early.setdefault(key, [])
-                seen.append(value)
-                if len(seen) >= self._config.anchor_looks:
-                    self._anchors[key] = median(self._early.pop(key))
-
     def rebase(self) -> None:
         self._anchor_loss = None
         self._loss.forget_best()
         self._anchors.clear()
-        self._early.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "incidents": {name: incident.state_dict() for name, incident in self._incidents.items()},
             "in_a_row": dict(self._in_a_row),
             "before": dict(self._before),
-            "early": {key: list(values) for key, values in self._early.items()},
-            "early_at": self._early_at,
-            "anchors": dict(self._anchors),
+            **self._anchors.state_dict(),
             "anchor_lr": self._anchor_lr,
             "head": self._head,
             "loss": self._loss.state_dict(),
@@ -247,9 +211,7 @@ class ForwardGrowth:
             incident.load_state_dict(state["incidents"][name])
         self._in_a_row = dict(state["in_a_row"])
         self._before = dict(state["before"])
-        self._early = {key: list(values) for key, values in state["early"].items()}
-        self._early_at = state["early_at"]
-        self._anchors = dict(state["anchors"])
+        self._anchors.load_state_dict(state)
         self._anchor_lr, self._head = state["anchor_lr"], state["head"]
         self._loss.load_state_dict(state["loss"])
         self._unrest.load_state_dict(state["unrest"])
