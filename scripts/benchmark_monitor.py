@@ -107,7 +107,6 @@ class Turns:
         self._run = run
         self._observer = Observer(run)
         self._losses: DeferredRead[None] = DeferredRead()
-        self._bare = BareProbe(run)
 
     def watched(self) -> float:
         run = self._run
@@ -150,13 +149,11 @@ def compare(turns: Turns, steps: int) -> tuple[list[float], list[float]]:
         turns.bare()
     watched: list[float] = []
     bare: list[float] = []
-    for index in range(steps):
-        if index % 2:
-            watched.append(turns.watched())
-            bare.append(turns.bare())
-        else:
-            bare.append(turns.bare())
-            watched.append(turns.watched())
+    pair = [(watched, turns.watched), (bare, turns.bare)]
+    for _ in range(steps):
+        pair.reverse()
+        for seconds, turn in pair:
+            seconds.append(turn())
     return watched, bare
 
 
