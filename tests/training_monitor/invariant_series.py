@@ -115,13 +115,14 @@ def told(
     detector: Detector, steps: int, change: Change | None = None, *, since: int = 1, until: int = 10**9
 ) -> list[Finding]:
     """What a detector says of a healthy run, changed from one step on."""
-    findings = []
-    for step in range(1, steps + 1):
-        signals = healthy_step(step)
-        if change is not None and since <= step <= until:
-            signals = change(signals)
-        findings += detector.observe(signals)
-    return findings
+    run = map(healthy_step, range(1, steps + 1))
+    faulty = (each if change is None or not since <= each.step <= until else change(each) for each in run)
+    return heard(detector, faulty)
+
+
+def heard(detector: Detector, series: Iterable[StepSignals]) -> list[Finding]:
+    """All that a detector says of a series."""
+    return [found for signals in series for found in detector.observe(signals)]
 
 
 def summary(findings: Iterable[Finding]) -> list[tuple[str, str, int, bool]]:

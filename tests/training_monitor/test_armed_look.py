@@ -1,18 +1,15 @@
 """Looks at the forwards of a loop that somebody else runs."""
 
-from collections.abc import Mapping
-
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from minigpt.training_monitor.armed_look import arm
 from minigpt.training_monitor.config import MonitorConfig
-from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.facade import LoopMonitor
 from minigpt.training_monitor.forward_look import look
-from minigpt.training_monitor.look import Look
-from minigpt.training_monitor.signals import StepSignals
+from tests.training_monitor.recording_sink import RecordingSink
 from tests.training_monitor.small_models import gpt, number_of_hooks, tokens
 
 
@@ -40,38 +37,28 @@ def test_armed_look_cleans_up_when_the_forward_fails() -> None:
     assert torch.overrides._get_current_function_mode_stack() == []  # type: ignore[no-untyped-call]
 
 
-class Recorder:
-    """A sink that keeps the looks."""
-
-    def __init__(self) -> None:
-        self.looks: dict[int, Look] = {}
-
-    def step(self, signals: StepSignals, *, log: bool) -> None:
-        if signals.look is not None:
-            self.looks[signals.step] = signals.look
-
-    def event(self, event: Event) -> None: ...
-    def evaluation(self, step: int, results: Mapping[str, float]) -> None: ...
-    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
-
-
-@pytest.mark.parametrize("every", [2, 0, None])
-def test_any_loop_gets_a_look_on_the_slow_beat(every: int | None) -> None:
-    model, recorder = gpt(), Recorder()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    config = MonitorConfig(look_every_steps=every)
-    monitor = LoopMonitor(model, optimizer, config=config, sinks=[recorder])
-    for _ in range(5):
-        for _ in range(2):
+def train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, monitor: LoopMonitor, steps: int, parts: int = 1
+) -> None:
+    for _ in range(steps):
+        for _ in range(parts):
             loss = F.cross_entropy(model(tokens()).flatten(0, 1), tokens().flatten())
             loss.backward()  # type: ignore[no-untyped-call]
         monitor.step(loss)
         optimizer.step()
         optimizer.zero_grad()
     monitor.close()
-    assert list(recorder.looks) == ([2, 4] if every else [])
+
+
+@pytest.mark.parametrize("every", [2, 0, None])
+def test_any_loop_gets_a_look_on_the_slow_beat(every: int | None) -> None:
+    model, recorder = gpt(), RecordingSink()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    config = MonitorConfig(look_every_steps=every)
+    monitor = LoopMonitor(model, optimizer, config=config, sinks=[recorder])
+    train(model, optimizer, monitor, 5, parts=2)
+    looked_at = [signals.step for signals in recorder.signals if signals.look is not None]
+    assert looked_at == ([2, 4] if every else [])
     assert number_of_hooks(model) == 0
 
 
@@ -82,12 +69,6 @@ def test_loop_is_bit_equal_when_it_is_looked_at() -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
         torch.manual_seed(0)
         monitor = LoopMonitor(model, optimizer, config=MonitorConfig(look_every_steps=every), sinks=[])
-        for _ in range(4):
-            loss = F.cross_entropy(model(tokens()).flatten(0, 1), tokens().flatten())
-            loss.backward()  # type: ignore[no-untyped-call]
-            monitor.step(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-        monitor.close()
+        train(model, optimizer, monitor, 4)
         final.append([parameter.detach().clone() for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*final, strict=True))

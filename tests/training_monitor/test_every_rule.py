@@ -11,7 +11,14 @@ import pytest
 from minigpt.training_monitor.detectors.detector import Detector
 from minigpt.training_monitor.detectors.registry import RULES
 from minigpt.training_monitor.signals import StepSignals
-from tests.training_monitor.invariant_series import Change, changed, facts_with, healthy_step, with_parameters
+from tests.training_monitor.invariant_series import (
+    Change,
+    changed,
+    facts_with,
+    healthy_step,
+    heard,
+    with_parameters,
+)
 from tests.training_monitor.statistical_series import CONFIG, FACTS, FIRES, healthy, spoilt
 
 BEGINS, ENDS = 40, 60
@@ -128,8 +135,7 @@ def observed(detector: Detector, series: Iterable[StepSignals], declared: int) -
 def test_series_tell_every_finding_of_every_rule() -> None:
     told: dict[str, set[str]] = {rule: set() for rule in RULES}
     for name, (rule, series) in SERIES.items():
-        detector = build(rule)
-        names = {found.name for step in series() for found in detector.observe(step)}
+        names = {found.name for found in heard(build(rule), series())}
         assert name in names
         told[rule] |= names
     assert told == {rule: set(RULES[rule].findings) for rule in RULES}

@@ -15,6 +15,7 @@ from tests.training_monitor.invariant_series import (
     assert_silent_when_not_finite,
     changed,
     healthy_step,
+    heard,
     summary,
 )
 
@@ -33,8 +34,7 @@ def overflow(step: int, scale: float) -> StepSignals:
 
 
 def told(signals: list[StepSignals], detector: Fp16 | None = None) -> list[Finding]:
-    detector = detector or build()
-    return [found for each in signals for found in detector.observe(each)]
+    return heard(detector or build(), signals)
 
 
 def zeros(

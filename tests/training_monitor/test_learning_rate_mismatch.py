@@ -8,7 +8,7 @@ import pytest
 from minigpt.training_monitor.detectors.learning_rate import LearningRateConfig, LearningRateMismatch
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.signals import StepSignals
-from tests.training_monitor.invariant_series import assert_resumes_exactly, summary
+from tests.training_monitor.invariant_series import assert_resumes_exactly, heard, summary
 
 
 def build() -> LearningRateMismatch:
@@ -27,8 +27,7 @@ def series(
 
 
 def findings_of(signals: list[StepSignals]) -> list[Finding]:
-    detector = build()
-    return [found for each in signals for found in detector.observe(each)]
+    return heard(build(), signals)
 
 
 def test_mismatch_interrupts_at_the_third_step_when_the_rate_is_a_third_of_plan() -> None:

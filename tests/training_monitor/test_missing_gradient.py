@@ -11,6 +11,7 @@ from tests.training_monitor.invariant_series import (
     changed,
     facts_with,
     healthy_step,
+    heard,
     summary,
     told,
     with_parameters,
@@ -148,14 +149,9 @@ def test_missing_gradient_is_silent_when_a_router_leaves_an_expert_out_for_ever(
     facts = facts_with(names=EXPERTS)
     detector = build()
     steps = [healthy_step(step, facts) for step in range(1, 60)]
-    assert [
-        found for each in steps for found in detector.observe(left_out(each) if each.step > 20 else each)
-    ] == []
-    findings = [
-        found
-        for step in range(60, 70)
-        for found in detector.observe(changed(healthy_step(step, facts), "blocks.1", grad_norms=None))
-    ]
+    assert heard(detector, (left_out(each) if each.step > 20 else each for each in steps)) == []
+    cut_off = [changed(healthy_step(step, facts), "blocks.1", grad_norms=None) for step in range(60, 70)]
+    findings = heard(detector, cut_off)
     assert findings[-1].interrupts
 
 

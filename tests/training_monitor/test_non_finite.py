@@ -9,12 +9,11 @@ from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.overflow import NonFiniteConfig
 from minigpt.training_monitor.signals import StepSignals
-from tests.training_monitor.invariant_series import changed, healthy_step, summary
+from tests.training_monitor.invariant_series import changed, healthy_step, heard, summary
 
 
 def told(series: Iterable[StepSignals]) -> list[Finding]:
-    detector = NonFinite(NonFiniteConfig())
-    return [found for step in series for found in detector.observe(step)]
+    return heard(NonFinite(NonFiniteConfig()), series)
 
 
 def overflowed(step: int, *, moved: bool) -> StepSignals:

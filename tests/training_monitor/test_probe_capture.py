@@ -55,6 +55,17 @@ def watched(
     return sink.signals
 
 
+def plainly(
+    model: nn.Module, optimizer: torch.optim.Optimizer, monitor: LoopMonitor, batches: list[Tensor]
+) -> None:
+    for window in batches:
+        loss = loss_of(model, window)
+        loss.backward()
+        monitor.step(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def test_batch_is_captured_over_all_micro_batches_and_without_evaluations() -> None:
     def train(
         model: nn.Module, optimizer: torch.optim.Optimizer, monitor: LoopMonitor, batches: list[Tensor]
@@ -170,17 +181,7 @@ def test_compiled_model_is_watched_without_what_its_calls_would_tell(way: str) -
     else:
         model.compile(backend="eager", fullgraph=True)
 
-    def train(
-        _: nn.Module, optimizer: torch.optim.Optimizer, monitor: LoopMonitor, batches: list[Tensor]
-    ) -> None:
-        for window in batches:
-            loss = loss_of(target, window)
-            loss.backward()
-            monitor.step(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    signals = watched(train, model)
+    signals = watched(lambda _, *parts: plainly(target, *parts), model)
     assert all(s.batch is None and s.leftover_grad_norm is None for s in signals)
     assert all(s.grad_norm > 0 and list(s.group_norms) == ["embedding", "head"] for s in signals)
 
@@ -188,17 +189,7 @@ def test_compiled_model_is_watched_without_what_its_calls_would_tell(way: str) -
 def test_wrapper_of_a_compiled_model_tells_its_batches() -> None:
     compiled: nn.Module = torch.compile(Model(), backend="eager")  # type: ignore[assignment]
 
-    def train(
-        model: nn.Module, optimizer: torch.optim.Optimizer, monitor: LoopMonitor, batches: list[Tensor]
-    ) -> None:
-        for window in batches:
-            loss = loss_of(model, window)
-            loss.backward()
-            monitor.step(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    signals = watched(train, compiled)
+    signals = watched(plainly, compiled)
     assert [s.batch.tokens if s.batch else None for s in signals] == [16] * 4
     assert signals[0].parameters is not None
     assert signals[0].parameters.facts.names[0] == "embedding.weight"
