@@ -29,11 +29,15 @@ class LoweredRate:
     factor: float
     steps: int
     rewarm_steps: int
+    before: float = 1.0
+    """What the step before `since` is multiplied by, lowered by an earlier one."""
 
     def scale_at(self, step: int) -> float:
         """What the scheduled learning rate of `step` (0-based) is multiplied by."""
         rewarmed = step - (self.since + self.steps) + 1
-        if step < self.since or rewarmed > self.rewarm_steps:
+        if step < self.since:
+            return self.before
+        if rewarmed > self.rewarm_steps:
             return 1.0
         if rewarmed <= 0:
             return self.factor

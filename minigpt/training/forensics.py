@@ -52,7 +52,9 @@ class Forensics:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._began: deque[_Began] = deque(maxlen=STEPS_KEPT)
-        self._looks = LookReads()
+        self._called_off: deque[tuple[int, Tensor]] = deque(maxlen=STEPS_KEPT)
+        """Steps, and 1 on the device if the step's update was called off."""
+        self._looks = LookReads(run.reads_late)
         self._blames = 0
         self._teller = 0
         self._told: dict[str, tuple[int, Evidence]] = {}
@@ -70,6 +72,10 @@ class Forensics:
         self._began.append(_Began(step, batches, _random_states(run.world.device)))
         if self._look_is_due(step):
             self._looks.push(step, self._look(batches))
+
+    def end(self, call_off: Tensor) -> None:
+        """After the step: whether its update was called off, still on the device."""
+        self._called_off.append((self._run.position.step, call_off))
 
     def _look_is_due(self, step: int) -> bool:
         """The main rank says so: what it suspects may be its own batch, and all ranks add to a look."""
@@ -226,7 +232,7 @@ class Forensics:
             ],
             rng=began.rng,
             weights=run.model.state_dict(),
-            weights_exact=run.position.step == began.step and signals.update_skipped,
+            weights_exact=self._weights_stand_since(began.step),
             signals=numbers,
             records=last_records(run.run_dir / METRICS_NAME),
             precision=run.precision.name,
@@ -237,6 +243,11 @@ class Forensics:
             identity=run.identity,
             blame={} if blame is None else blame.as_data(),
         )
+
+    def _weights_stand_since(self, step: int) -> bool:
+        """Whether no update was applied in `step` and after it (this may wait for the device)."""
+        flags = [flag for at, flag in self._called_off if at >= step]
+        return len(flags) == self._run.position.step - step + 1 and all(bool(flag) for flag in flags)
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -15,20 +15,10 @@ from minigpt.training.run import Run
 from minigpt.training.save import SaveClock, save
 from minigpt.training.step import train_step
 from minigpt.training.stopwatch import Stopwatch
-from minigpt.training_monitor.action import (
-    Action,
-    Continue,
-    RollBack,
-    ScaleLearningRate,
-    SkipUpdate,
-    Stop,
-)
+from minigpt.training_monitor.action import Action, RollBack, ScaleLearningRate, Stop, graver
 from minigpt.training_monitor.grad_flow import check_grad_flow
 
 Outcome = Literal["finished", "interrupted"] | Stop
-
-# From what may be forgotten over another to what may not.
-GRAVITY = (Continue, SkipUpdate, ScaleLearningRate, RollBack, Stop)
 
 # The step whose duration decides about compiling: the first one also pays for warming up kernels and memory.
 TIMED_STEP = 2
@@ -60,15 +50,17 @@ def _train_on(run: Run) -> Outcome | RollBack:
         action = _next_step(run, observer, watch)
         improved = False
         if _evaluation_is_due(run):
-            action = _graver(action, observer.drain())
+            action = graver(action, observer.drain())
             improved = _evaluate(run)
             watch.restart()
         action, stopping = _agreed(run, action)
         due = improved or stopping or position.step % run.checkpoints.every_steps == 0
         due = run.world.any(due or clock.is_due() or position.step == config.max_steps)
         if due:
-            action, stopping = _agreed(run, _graver(action, observer.drain()))
+            action, stopping = _agreed(run, graver(action, observer.drain()))
         if isinstance(action, RollBack):
+            # For the record, should the run end here; what that step asks for is undone with it.
+            observer.drain()
             return action
         _heed(run, action, observer)
         if due:
@@ -106,11 +98,6 @@ def _interrupted(run: Run, observer: Observer) -> Outcome | RollBack:
     return action if isinstance(action, Stop) else "interrupted"
 
 
-def _graver(first: Action, second: Action) -> Action:
-    """Both were asked for: a stop must not be forgotten over a later, harmless step."""
-    return max(first, second, key=lambda action: GRAVITY.index(type(action)))
-
-
 def _agreed(run: Run, action: Action) -> tuple[Action, bool]:
     """What all ranks do, and whether the run is to end: some signals are a rank's own, so the main rank decides."""
     heeded = isinstance(action, ScaleLearningRate | RollBack | Stop)
@@ -124,7 +111,9 @@ def _heed(run: Run, action: Action, observer: Observer) -> None:
     if isinstance(action, Stop):
         observer.keep(action)
     if isinstance(action, ScaleLearningRate):
-        lower_learning_rate(run, action.factor, action.steps, action.rewarm_steps)
+        # From the step on that no host has begun yet, however late it reads: resumed or not, on any device.
+        since = action.step + 1
+        lower_learning_rate(run, since, action.factor, action.steps, action.rewarm_steps)
 
 
 def _advance(run: Run, batches: StepBatches, targets: int) -> None:

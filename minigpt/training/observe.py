@@ -32,7 +32,7 @@ class Observer:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._reads: DeferredRead[_Step] = DeferredRead()
+        self._reads: DeferredRead[_Step] = DeferredRead(run.reads_late)
         self._forensics = Forensics(run)
         self._newest: deque[StepSignals] = deque(maxlen=STEPS_KEPT)
 
@@ -43,6 +43,7 @@ class Observer:
     def push(self, result: StepResult, lr: float, seconds: float, window: int) -> Action:
         """Take in the step just finished; the action for the newest step that could be read."""
         position = self._run.position
+        self._forensics.end(result.numbers[1])
         step = _Step(position.step, lr, seconds, result, position.tokens_seen, window)
         return self._observe(self._reads.push(step, result.numbers))
 

@@ -11,8 +11,11 @@ def learning_rate_of(run: Run) -> float:
     return scheduled if lowered is None else scheduled * lowered.scale_at(step)
 
 
-def lower_learning_rate(run: Run, factor: float, steps: int, rewarm_steps: int) -> None:
-    """From the coming step on, `factor` times what it would be; one that is lowered already goes lower still."""
-    step, lowered = run.position.step, run.position.lowered
-    present = 1.0 if lowered is None else lowered.scale_at(step)
-    run.position.lowered = LoweredRate(step, present * factor, steps, rewarm_steps)
+def lower_learning_rate(run: Run, since: int, factor: float, steps: int, rewarm_steps: int) -> None:
+    """From step `since` (0-based) on, `factor` times what it would be; one that is lowered already goes lower still.
+
+    `since` is the coming step or the one after it.
+    """
+    lowered = run.position.lowered
+    before, present = (1.0, 1.0) if lowered is None else map(lowered.scale_at, (since - 1, since))
+    run.position.lowered = LoweredRate(since, present * factor, steps, rewarm_steps, before)

@@ -67,12 +67,15 @@ def roll_back(run: Run, action: RollBack) -> Stop | None:
         return _stopped(run, action, words["nowhere"])
     before = run.position
     restore_state(run, load_checkpoint(path))
-    margin = policy.rollback_margin_steps * run.loader.windows_per_step
-    start, stop = run.position.window, before.window + margin
+    # What a host that reads late has read by now, so that a run on any device, or resumed, goes on at the same place.
+    read = action.step + 1 - before.step
+    start = run.position.window
+    stop = before.window + (read + policy.rollback_margin_steps) * run.loader.windows_per_step
     run.position = _position_past(run.position, before, stop)
     run.loader.load_state_dict({"position": stop})
     if run.position.rollbacks > 1:
-        lower_learning_rate(run, policy.lower_lr_factor, policy.lower_lr_steps, policy.rewarm_steps)
+        since, factor = run.position.step, policy.lower_lr_factor
+        lower_learning_rate(run, since, factor, policy.lower_lr_steps, policy.rewarm_steps)
     run.world.on_main(
         lambda: _record(run, action, before.step, _Skipped(start, stop, _documents(run, start, stop)))
     )

@@ -87,5 +87,7 @@ class Run:
     position: Position = field(default_factory=Position)
     skip_above: float | None = None
     """The coming step's update is called off if its gradient norm is larger; None: no such bound."""
+    reads_late: bool | None = None
+    """Whether a step's numbers are read while the next one runs; None: on CUDA, where reading would wait."""
     compiling_tried: bool = False
     """Whether this process has compiled the model or failed to."""

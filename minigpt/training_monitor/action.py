@@ -57,6 +57,20 @@ class Stop:
 
 Action = Continue | SkipUpdate | ScaleLearningRate | RollBack | Stop
 
+# From what may be forgotten over another to what may not.
+GRAVITY = (Continue, SkipUpdate, ScaleLearningRate, RollBack, Stop)
+
+
+def graver(first: Action, second: Action) -> Action:
+    """What counts of two that were asked for, in this order: a stop must not be forgotten over a later, harmless step.
+
+    What ends the training, or takes it back, comes before whatever later steps ask for: they would not have been.
+    """
+    if isinstance(first, RollBack | Stop):
+        return first
+    return max(first, second, key=lambda action: GRAVITY.index(type(action)))
+
+
 NAMES: dict[type[Action], str] = {
     SkipUpdate: "skip_update",
     ScaleLearningRate: "lower_lr",

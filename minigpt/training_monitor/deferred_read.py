@@ -1,5 +1,6 @@
 """Brings small device vectors to the host without a wait: one step late on CUDA, at once elsewhere."""
 
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -8,8 +9,16 @@ from torch import Tensor
 Tag = TypeVar("Tag")
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay(Generic[Tag]):
+    tag: Tag
+    values: Tensor
+    copied: torch.cuda.Event | None
+    """Passes when the values have arrived; None: they are there."""
+
+
 class DeferredRead(Generic[Tag]):
-    """`push` this step's vector, get the previous step's values (CUDA) or this one's (CPU, MPS).
+    """`push` this step's vector, get the previous step's values (late) or this one's (at once).
 
     On CUDA each vector is copied without blocking into a ring of pinned memory; its event has nearly always
     passed by the next push, so reading it does not stop the pipeline. `drain` gives what is still under way.
@@ -17,32 +26,46 @@ class DeferredRead(Generic[Tag]):
 
     RING = 2
 
-    def __init__(self) -> None:
+    def __init__(self, late: bool | None = None) -> None:
+        """`late`: None as the vectors' device wants it, late on CUDA; True and False on every device."""
+        self._late = late
         self._ring: list[Tensor] = []
         self._turn = 0
-        self._waiting: tuple[Tag, Tensor, torch.cuda.Event] | None = None
+        self._waiting: _UnderWay[Tag] | None = None
+
+    @property
+    def under_way(self) -> Tag | None:
+        """The tag of what `drain` would give."""
+        return None if self._waiting is None else self._waiting.tag
 
     def push(self, tag: Tag, vector: Tensor) -> tuple[Tag, list[float]] | None:
-        """Takes a 1-d fp32 vector under a tag; what is ready now (None after the first push on CUDA)."""
+        """Takes a 1-d fp32 vector under a tag; what is ready now (None after the first push, read late)."""
         ready = self.drain()
-        if not vector.is_cuda:
-            # Something is under way only if the model has just left the GPU: its last step is dropped.
+        # A model that has just left the GPU goes on late: both its last step there and this one are to be read.
+        late = self._late if self._late is not None else vector.is_cuda or ready is not None
+        if not late:
             return tag, vector.tolist()
-        host = self._slot(vector.numel())
-        host.copy_(vector.detach(), non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record()
-        self._waiting = (tag, host, copied)
+        self._waiting = self._sent(tag, vector.detach())
         return ready
 
     def drain(self) -> tuple[Tag, list[float]] | None:
         """The values still under way, if any: call it before saving, stopping and at the end."""
-        if self._waiting is None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
             return None
-        tag, host, copied = self._waiting
-        self._waiting = None
-        copied.synchronize()
-        return tag, host.tolist()
+        if waiting.copied is not None:
+            waiting.copied.synchronize()
+        return waiting.tag, waiting.values.tolist()
+
+    def _sent(self, tag: Tag, vector: Tensor) -> _UnderWay[Tag]:
+        if not vector.is_cuda:
+            return _UnderWay(tag, vector.clone(), None)
+        host = self._slot(vector.numel())
+        host.copy_(vector, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        # The copy runs on a stream of the vector's device, which need not be the current one.
+        copied.record(torch.cuda.current_stream(vector.device))
+        return _UnderWay(tag, host, copied)
 
     def _slot(self, size: int) -> Tensor:
         """The next pinned buffer: never the one that was just filled."""

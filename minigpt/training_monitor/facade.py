@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minigpt.training_monitor.action import Action, Continue
+from minigpt.training_monitor.action import Action, Continue, graver
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.monitor import TrainingMonitor
@@ -59,9 +59,11 @@ class LoopMonitor:
         vocab_size: int | None = None,
         precision: str | None = None,
         start_step: int = 0,
+        late: bool | None = None,
     ) -> None:
         """`scheduled_lr` tells what the learning rate of a step (from 1) should be; `precision` is fp16, bf16 or
-        off; with `tokens_per_step` = 0 tokens are counted where the model is called with them."""
+        off; with `tokens_per_step` = 0 tokens are counted where the model is called with them. `late`: whether a step
+        is judged when the next one arrives; False has CUDA wait, and `step` answer for the very step."""
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
         facts = _run_facts(optimizers, scheduled_lr, warmup_steps, max_grad_norm)
         facts |= {"vocab_size": vocab_size, "precision": precision, "resumed": start_step > 0}
@@ -70,15 +72,15 @@ class LoopMonitor:
         self.step_number = start_step
         self._probe = LoopProbe(model, optimizers, scaler)
         looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
-        self._looks = LoopLooks(model, self.monitor.look_is_due if looks else None)
+        self._looks = LoopLooks(model, self._look_is_due if looks else None, late)
         self._looks.expect(start_step + 1)
         self._has_scaler = scaler is not None and scaler.is_enabled()
         self._scheduled_lr = scheduled_lr
         self._tokens_per_step = tokens_per_step
         self._tokens_seen = tokens_per_step * start_step
         self._max_grad_norm = max_grad_norm
-        self._reads: DeferredRead[_Known] = DeferredRead()
-        self._asked: Action = Continue()
+        self._reads: DeferredRead[_Known] = DeferredRead(late)
+        self._unheeded: Action = Continue()
         self._sink = FanOut(_sinks(folder, start_step) if sinks is None else sinks)
         self.restart_clock()
 
@@ -90,7 +92,7 @@ class LoopMonitor:
         targets: Tensor | None = None,
         gradient_scale: Tensor | float | None = None,
     ) -> Action:
-        """Judges this step (CUDA: the one before); the action it asks for, Continue nearly always.
+        """Judges this step (late, as on CUDA: the one before); the action it asks for, Continue nearly always.
 
         `inputs` and `targets` (B, T) are taken from the model's own calls where they are not given;
         `gradient_scale` is what the gradients are still multiplied by, where the scaler does not tell.
@@ -100,14 +102,11 @@ class LoopMonitor:
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
         scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
         known = (self.step_number, scheduled, self._lap(), measurement)
-        ready = self._reads.push(known, measurement.vector)
-        asked, self._asked = self._asked, Continue()
-        return asked if ready is None else self._judge(ready)
+        return self._heeded(self._judge(self._reads.push(known, measurement.vector)))
 
     def declare_change(self, text: str = "") -> None:
         """Something is about to change on purpose (data, learning rate, layers): see TrainingMonitor."""
-        # The step under way on CUDA is of before the change; what it asks for is the next step's answer.
-        self._asked = self._judge(self._reads.drain())
+        self._catch_up()
         self.monitor.declare_change()
 
     def restart_clock(self) -> None:
@@ -116,7 +115,7 @@ class LoopMonitor:
 
     def close(self) -> Action:
         """Judges what is still under way, closes the files and lets go of the model."""
-        action = self._judge(self._reads.drain())
+        action = self._heeded(self._judge(self._reads.drain()))
         self._probe.close()
         self._looks.close()
         self._sink.flush()
@@ -124,7 +123,10 @@ class LoopMonitor:
         return action
 
     def state_dict(self) -> dict[str, Any]:
-        """What later findings depend on, as plain values (JSON will do)."""
+        """What later findings depend on, as plain values (JSON will do), of every step so far: one still under way is
+        judged first, and the next `step` or `close` gives the action it asks for."""
+        self._catch_up()
+        self._sink.flush()
         return {"tokens_seen": self._tokens_seen, "monitor": self.monitor.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -133,6 +135,19 @@ class LoopMonitor:
         # It has seen the first steps: what it could not judge in a run half-way through, it can.
         self.monitor = TrainingMonitor(self.monitor.config, facts=replace(self._facts, resumed=False))
         self.monitor.load_state_dict(state["monitor"])
+
+    def _look_is_due(self, step: int) -> bool:
+        # Not bound to one monitor: a restored state brings a new one.
+        return self.monitor.look_is_due(step)
+
+    def _catch_up(self) -> None:
+        """Judge what is still under way."""
+        self._unheeded = graver(self._unheeded, self._judge(self._reads.drain()))
+
+    def _heeded(self, action: Action) -> Action:
+        """What the caller is told: an action found while catching up is not forgotten."""
+        unheeded, self._unheeded = self._unheeded, Continue()
+        return graver(unheeded, action)
 
     def _lap(self) -> float:
         now = time.perf_counter()

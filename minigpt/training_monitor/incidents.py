@@ -160,14 +160,16 @@ class IncidentBook:
         self._cases.append(Case(self._count, finding.opened_at, finding.step))
         return self._cases[-1]
 
-    def is_suspicious(self, step: int) -> bool:
-        """Whether a finding about the training is open that began within the last MERGE_STEPS steps."""
-        return any(
-            member.status in ("suspected", "sustained") and step - member.opened_at <= MERGE_STEPS
+    @property
+    def youngest(self) -> int | None:
+        """When the youngest open finding about the training began."""
+        began = (
+            member.opened_at
             for case in self._cases
             for name, member in case.members.items()
-            if name not in MACHINE
+            if name not in MACHINE and member.status in ("suspected", "sustained")
         )
+        return max(began, default=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -11,11 +11,12 @@ from minigpt.training_monitor.detectors.registry import build_detectors
 from minigpt.training_monitor.diagnosis import Diagnosis, diagnose
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.finding import Evidence, Finding
-from minigpt.training_monitor.incidents import Case, IncidentBook, rank
+from minigpt.training_monitor.incidents import MERGE_STEPS, Case, IncidentBook, rank
 from minigpt.training_monitor.movements import Movement, Movements
 from minigpt.training_monitor.policy import Policy
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
+from minigpt.training_monitor.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from minigpt.training_monitor.facade import LoopMonitor
@@ -64,6 +65,7 @@ class TrainingMonitor:
         self._policy = Policy(self.config.policy, self.config.fp16, self.config.language)
         self._incidents = IncidentBook()
         self._movements = Movements()
+        self._suspicion = Suspicion(MERGE_STEPS)
         self._open: dict[str, str] = {}
         self._told: dict[str, Diagnosis] = {}
 
@@ -84,10 +86,12 @@ class TrainingMonitor:
         self._movements.add(signals)
         action = self._policy.decide(signals, found) if self.config.enabled else Continue()
         if not found and isinstance(action, Continue):
+            self._suspicion.note(signals.step, self._incidents.youngest)
             return Observation()
         if investigate is not None:
             found = [_enriched(finding, investigate(finding)) for finding in found]
         entered = self._incidents.enter(found)
+        self._suspicion.note(signals.step, self._incidents.youngest)
         for finding, _ in entered:
             if finding.status in ("suspected", "sustained"):
                 self._open[finding.name] = finding.status
@@ -144,9 +148,7 @@ class TrainingMonitor:
         every, sooner = self.config.look_every_steps, self.config.look_every_steps_on_suspicion
         if not self.config.enabled or not every:
             return False
-        return step % every == 0 or bool(
-            sooner and step % sooner == 0 and self._incidents.is_suspicious(step)
-        )
+        return step % every == 0 or bool(sooner and step % sooner == 0 and self._suspicion.is_young_at(step))
 
     def _lr_jump(self, opened_at: int) -> Movement | None:
         """A change of the learning rate from one step to the next that is no warm-up: its first steps double."""
@@ -169,6 +171,7 @@ class TrainingMonitor:
             "policy": self._policy.state_dict(),
             "incidents": self._incidents.state_dict(),
             "movements": self._movements.state_dict(),
+            "suspicion": self._suspicion.state_dict(),
             "open": dict(self._open),
         }
 
@@ -180,6 +183,7 @@ class TrainingMonitor:
         self._policy.load_state_dict(state["policy"])
         self._incidents.load_state_dict(state["incidents"])
         self._movements.load_state_dict(state["movements"])
+        self._suspicion.load_state_dict(state.get("suspicion", []))
         self._open = dict(state["open"])
 
 

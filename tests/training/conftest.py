@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.tiny_run import Workshop
+from minigpt.training import pretrain
+from tests.training import tiny_run
+from tests.training.tiny_run import Workshop, built_with_reads
 
 
 @pytest.fixture
@@ -15,6 +17,16 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.chdir(tmp_path)
     yield Workshop.set_up(tmp_path)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=[None, True], ids=["read-at-once", "read-late"])
+def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool | None:
+    """Every run of this process reads its numbers at once, as on a CPU; and again one step late, as on CUDA."""
+    late: bool | None = request.param
+    build = built_with_reads(late)
+    for module in (tiny_run, pretrain):
+        monkeypatch.setattr(module, "build_run", build)
+    return late
 
 
 @pytest.fixture

@@ -11,26 +11,24 @@ from minigpt.training.run import Run
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.fan_out import FanOut
-from tests.training.tiny_run import Workshop, opened_run
+from tests.training.tiny_run import Workshop, before_step, opened_run
 
 Poison = Callable[[Run], None]
 FIRST_BAD = 6
 
 
 class PoisonAfter(FanOut):
-    """The run's sinks, and the poison right after the step before FIRST_BAD; keeps events and signals."""
+    """The run's sinks, and the poison right before the step FIRST_BAD; keeps events and signals."""
 
     def __init__(self, run: Run, poison: Poison) -> None:
         super().__init__([run.sinks])
-        self._run, self._poison = run, poison
+        before_step(run, FIRST_BAD, lambda: poison(run))
         self.events: list[Event] = []
         self.signals: list[StepSignals] = []
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
         super().step(signals, log=log)
         self.signals.append(signals)
-        if signals.step == FIRST_BAD - 1:
-            self._poison(self._run)
 
     def event(self, event: Event) -> None:
         super().event(event)

@@ -36,6 +36,7 @@ def first_anomaly(events: list[Event], *names: str) -> Event:
     return next(event for event in events if event.kind == "anomaly" and event.name in names)
 
 
+@pytest.mark.usefixtures("reads")
 @pytest.mark.parametrize(
     ("poison", "name", "phase", "module"),
     [

@@ -9,21 +9,23 @@ from minigpt.checkpoint.load import load_newest
 from minigpt.config.run_config import RunConfig
 from minigpt.training.loop import Outcome, train
 from tests.training.tiny_run import (
-    InterruptAt,
     Workshop,
     assert_same_run,
     curves_of,
     evaluated_steps,
+    interrupt_at,
     opened_run,
 )
+
+pytestmark = pytest.mark.usefixtures("reads")
 
 MID_STEP, MID_EVALUATION, LAST_STEP = 6, 5, 12
 
 
-def started(config: RunConfig, run_dir: Path, interrupt_at: int | None = None) -> Outcome:
+def started(config: RunConfig, run_dir: Path, interrupted_at: int | None = None) -> Outcome:
     with opened_run(config, run_dir) as run:
-        if interrupt_at is not None:
-            run.sinks = InterruptAt(run, interrupt_at)
+        if interrupted_at is not None:
+            interrupt_at(run, interrupted_at)
         return train(run)
 
 
@@ -45,7 +47,7 @@ def test_resumed_run_equals_the_straight_one_when_interrupted(
 
     other = tmp_path / "other"
     # The interrupt falls into the evaluation that is due after these steps, so that it is cut short.
-    assert started(config, other, interrupt_at=step) == "interrupted"
+    assert started(config, other, interrupted_at=step) == "interrupted"
     assert load_newest(other).state["step"] == step
     assert evaluated_steps(other) == [at for at in (5, 10) if at < step]
     assert resumed(config, other) == "finished"
@@ -60,7 +62,7 @@ def test_evaluation_is_made_up_for_once_when_interrupted_again_and_again(
     config = workshop.config()
     started(config, tmp_path / "straight")
     other = tmp_path / "other"
-    started(config, other, interrupt_at=MID_EVALUATION)
+    started(config, other, interrupted_at=MID_EVALUATION)
     # Again in the evaluation that is being made up for: no step is trained before it.
     assert resumed(config, other, interrupted_at_once=True) == "interrupted"
     assert load_newest(other).state["step"] == MID_EVALUATION
@@ -73,7 +75,7 @@ def test_evaluation_shows_once_when_the_run_is_killed_after_making_up_for_it(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     config = workshop.config()
-    started(config, tmp_path, interrupt_at=MID_EVALUATION)
+    started(config, tmp_path, interrupted_at=MID_EVALUATION)
     with opened_run(config, tmp_path, load_newest(tmp_path).state) as run:
 
         def killed() -> None:

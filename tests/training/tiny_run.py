@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,6 @@ from minigpt.training.records import open_records
 from minigpt.training.run import Run
 from minigpt.training.save import save
 from minigpt.training.state import restore_state
-from minigpt.training_monitor.signals import StepSignals
-from minigpt.training_monitor.sinks.fan_out import FanOut
 
 REPOSITORY = Path(__file__).parents[2]
 WORDS = [
@@ -183,17 +181,44 @@ def opened_run(config: RunConfig, run_dir: Path, saved: dict[str, Any] | None = 
         yield run
 
 
-class InterruptAt(FanOut):
-    """The run's sinks, and Ctrl-C right after `step` has been trained and recorded."""
+def before_step(run: Run, step: int, act: Callable[[], None]) -> None:
+    """`act` right before `step` is trained."""
+    next_step = run.loader.next_step
 
-    def __init__(self, run: Run, step: int) -> None:
-        super().__init__([run.sinks])
-        self._interrupt, self._step = run.interrupt, step
+    def watched() -> StepBatches:
+        if run.position.step + 1 == step:
+            act()
+        return next_step()
 
-    def step(self, signals: StepSignals, *, log: bool) -> None:
-        super().step(signals, log=log)
-        if signals.step == self._step:
-            self._interrupt.signal = signal.SIGINT
+    run.loader.next_step = watched  # type: ignore[method-assign]
+
+
+def interrupt_at(run: Run, step: int) -> None:
+    """Ctrl-C while `step` is trained."""
+    before_step(run, step, lambda: setattr(run.interrupt, "signal", signal.SIGINT))
+
+
+def built_with_reads(late: bool | None) -> Callable[..., Run]:
+    """`build_run`, of a run that reads its numbers late (None: as its device wants it)."""
+    own = build_run
+
+    def build(*arguments: Any, **named: Any) -> Run:
+        run = own(*arguments, **named)
+        run.reads_late = late
+        return run
+
+    return build
+
+
+LATE_PROGRAM = """
+from minigpt.cli.main import main
+from minigpt.training import pretrain
+from tests.training.tiny_run import built_with_reads
+
+pretrain.build_run = built_with_reads(True)
+main()
+"""
+"""`minigpt` that reads every step's numbers one step late, as on CUDA."""
 
 
 def step_batches(*micro_batches: tuple[Tensor, Tensor]) -> StepBatches:

@@ -15,8 +15,8 @@ from minigpt.training_monitor.look import Look
 class LookReads:
     """Looks on their way from the device: `push` one at its step, `look_of` that step when its signals are read."""
 
-    def __init__(self) -> None:
-        self._reads: DeferredRead[tuple[int, MeasuredLook]] = DeferredRead()
+    def __init__(self, late: bool | None = None) -> None:
+        self._reads: DeferredRead[tuple[int, MeasuredLook]] = DeferredRead(late)
         self._ready: dict[int, Look] = {}
 
     def push(self, step: int, measured: MeasuredLook) -> None:
@@ -24,7 +24,9 @@ class LookReads:
 
     def look_of(self, step: int) -> Look | None:
         """The look taken at this step, if one was."""
-        if step not in self._ready:
+        coming = self._reads.under_way
+        # The look of a later step has only just been sent for: reading it would wait for the device.
+        if coming is not None and coming[0] <= step:
             self._keep(self._reads.drain())
         return self._ready.pop(step, None)
 
@@ -40,11 +42,13 @@ class LoopLooks:
     Not where the model is compiled: hooks would have it compiled anew. A copy of the model is not watched.
     """
 
-    def __init__(self, model: nn.Module, is_due: Callable[[int], bool] | None) -> None:
-        """`is_due` is asked at each step (None: never look)."""
+    def __init__(
+        self, model: nn.Module, is_due: Callable[[int], bool] | None, late: bool | None = None
+    ) -> None:
+        """`is_due` is asked at each step (None: never look); `late`: see DeferredRead."""
         self._is_due, self._upcoming = is_due, 0
         self._armed: ArmedLook | None = None
-        self._reads = LookReads()
+        self._reads = LookReads(late)
         hook = _BeforeForward(self._before_forward)
         self._handle = model.register_forward_pre_hook(hook) if is_due else None
 
