@@ -20,16 +20,20 @@ class ArmedLook:
     """A look at the user's own forward, as it happens; the forward is not changed."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._watch = ForwardWatch(model)
+        self._watch: ForwardWatch | None = ForwardWatch(model)
         self._done: MeasuredLook | None = None
         self._watch.__enter__()
         self._handle = model.register_forward_hook(self._finish, always_call=True)
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         self._handle.remove()
-        self._watch.__exit__(None, None, None)
-        self._watch.note_output(output)
-        self._done = self._watch.measured()
+        # Let go of here: it holds the logits, which may be a good part of the memory that the backward needs.
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        watch.__exit__(None, None, None)
+        watch.note_output(output)
+        self._done = watch.measured()
 
     def take(self) -> MeasuredLook | None:
         """What was seen; None while the forward has not ended."""

@@ -189,9 +189,12 @@ class ForwardWatch(HookedMode):
 
     def measured(self) -> MeasuredLook:
         """All that was seen, in order of execution."""
-        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
-        numbers = [number.to(device) for number in self._numbers.values()]
-        vector = torch.stack(numbers) if numbers else torch.zeros(0, device=device)
+        found = self._numbers.values()
+        # Of a model on several devices, an accelerator's: from there to the host somebody would wait.
+        devices = [number.device for number in found] + [torch.device("cpu")]
+        device = next((each for each in devices if each.type != "cpu"), devices[0])
+        numbers = [number.to(device, non_blocking=True) for number in found]
+        vector = torch.stack(numbers) if numbers else torch.zeros(0)
         return MeasuredLook(tuple(self._numbers), vector)
 
 

@@ -221,10 +221,11 @@ main()
 """`minigpt` that reads every step's numbers one step late, as on CUDA."""
 
 
-def step_batches(*micro_batches: tuple[Tensor, Tensor]) -> StepBatches:
-    """One step's batches from pairs of inputs and targets."""
-    batches = [Batch(inputs, targets, 0, 0, ()) for inputs, targets in micro_batches]
-    targets = sum(int((batch.targets_BT != IGNORE_INDEX).sum()) for batch in batches)
+def step_batches(*micro_batches: tuple[Tensor, Tensor], targets: int | None = None) -> StepBatches:
+    """One step's batches from pairs of inputs and targets; `targets` that count, where they cannot be counted."""
+    batches = [Batch(inputs, targets_BT, 0, 0, ()) for inputs, targets_BT in micro_batches]
+    if targets is None:
+        targets = sum(int((batch.targets_BT != IGNORE_INDEX).sum()) for batch in batches)
     return StepBatches(batches, 0, 0, 0, targets)
 
 

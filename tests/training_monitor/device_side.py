@@ -30,6 +30,8 @@ WAITING = frozenset(
 )
 # These hand memory to Python below the dispatcher.
 READING = frozenset(("tolist", "numpy", "__array__", "cpu"))
+# This file, and the one about GPUs that are not there.
+PLAYING = ("device_side.py", "fake_gpu.py")
 
 
 class DeviceSide:
@@ -53,7 +55,7 @@ class DeviceSide:
 
     def note(self) -> None:
         """The host waits."""
-        self.syncs.append(_place(sys._getframe()))
+        self.syncs.append(place_of(sys._getframe()))
 
     def __enter__(self) -> Self:
         for mode in self._modes:
@@ -104,11 +106,11 @@ class _Called(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def _place(frame: FrameType | None) -> str:
-    """`file.py:function` of the innermost frame that is neither torch's nor this file's."""
+def place_of(frame: FrameType | None) -> str:
+    """`file.py:function` of the innermost frame that is neither torch's nor a test's stage."""
     while frame is not None:
         path = frame.f_code.co_filename
-        if path != __file__ and "/torch/" not in path:
+        if not path.endswith(PLAYING) and "/torch/" not in path:
             return f"{path.rpartition('/')[2]}:{frame.f_code.co_name}"
         frame = frame.f_back
     return "?"

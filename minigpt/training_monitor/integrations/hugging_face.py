@@ -116,7 +116,8 @@ class MonitorCallback(MonitorSettings, TrainerCallback):
 
         def training_step(*arguments: Any, **named: Any) -> Tensor:
             loss: Tensor = own(*arguments, **named)
-            self._losses.append(loss.detach())
+            # A copy: with CUDA graphs the next micro-batch's loss lands in the same memory.
+            self._losses.append(loss.detach().clone())
             if trainer.accelerator.sync_gradients:
                 self._step(trainer)
             return loss

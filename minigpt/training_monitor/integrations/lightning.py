@@ -75,7 +75,8 @@ class MonitorCallback(MonitorSettings, Callback):
             scaler = _scaler(trainer)
             # The precision plugin has scaled it already; asking with get_scale would wait for the device.
             scale = None if scaler is None else scaler.scale(torch.ones((), device=loss.device))
-            self._losses.append(loss.detach() if scale is None else loss.detach() / scale)
+            # A copy: with CUDA graphs the next micro-batch's loss lands in the same memory.
+            self._losses.append(loss.detach().clone() if scale is None else loss.detach() / scale)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         if not self._watching or self._stepped or not self._losses:

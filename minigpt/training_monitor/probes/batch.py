@@ -1,4 +1,4 @@
-"""Identity and make-up of a step's tokens: on the host where they are there, else on the device without a sync."""
+"""Identity and make-up of a step's tokens: on the host where they are there, on CUDA without a sync."""
 
 # B batch, T time
 
@@ -39,12 +39,12 @@ class BatchProbe:
         if not pairs:
             return None
         with torch.no_grad():
-            if all(inputs.is_cpu and (targets is None or targets.is_cpu) for inputs, targets in pairs):
-                return batch_facts(pairs)
-            home = next(
-                tensor.device for pair in pairs for tensor in pair if tensor is not None and not tensor.is_cpu
-            )
-            return device_batch(pairs, home)
+            given = [tensor for pair in pairs for tensor in pair if tensor is not None]
+            home = next((tensor.device for tensor in given if tensor.is_cuda), None)
+            if home is not None:
+                return device_batch(pairs, home)
+            # Other devices are waited for at each step anyway, and lack some of the integer arithmetic.
+            return batch_facts([(inputs.cpu(), None if t is None else t.cpu()) for inputs, t in pairs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,11 @@ def device_batch(pairs: Sequence[tuple[Tensor, Tensor | None]], home: torch.devi
     ordered = ids.sort().values
     distinct = (ordered.diff() != 0).sum() + 1
     top = (torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)).max()
-    counts = [torch.as_tensor(count, device=home) for count in _label_counts(here)]
+    # A fill: a number made into a tensor on the host and brought over would be waited for.
+    counts = [
+        count if isinstance(count, Tensor) else torch.full((), count, dtype=torch.long, device=home)
+        for count in _label_counts(here)
+    ]
     return DeviceBatch(torch.stack([*pieces, distinct, top, *counts]).float(), ids.numel())
 
 

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from minigpt.training_monitor.probes.upload import uploaded
+
 # torch's CPU kernels norm a whole tensor on one thread, and the rows of a matrix on all of them: large tensors
 # are cut into this many rows. Each row is summed by one thread, so the result does not depend on their number.
 ROWS = 64
@@ -36,7 +38,7 @@ def l2_norms(tensors: Sequence[Tensor], home: torch.device) -> Tensor:
     order = [0] * len(tensors)
     for place, index in enumerate(index for indices in alike.values() for index in indices):
         order[index] = place
-    return torch.cat(parts)[torch.tensor(order).to(home, non_blocking=True)]
+    return torch.cat(parts)[uploaded(order, home)]
 
 
 def real_values(tensor: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from math import gcd, sqrt
 import torch
 from torch import Tensor
 
+from minigpt.training_monitor.probes.upload import uploaded
+
 SAMPLED = 256
 
 
@@ -31,8 +33,7 @@ def zero_fractions(gradients: Sequence[Tensor], home: torch.device) -> Tensor:
     """(N,) share of the sampled elements of each gradient that are exactly zero."""
     views = [spread(gradient) for gradient in gradients]
     counts = (_rows(_padded(views, 1.0), home) == 0).sum(dim=1).float()
-    looked_at = torch.tensor([float(view.numel()) for view in views]).to(home, non_blocking=True)
-    return counts / looked_at
+    return counts / uploaded([float(view.numel()) for view in views], home)
 
 
 def spread(tensor: Tensor) -> Tensor:
