@@ -18,6 +18,7 @@ from minigpt.training.replay import replay
 from minigpt.training.run import Run
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training_monitor.action import Stop
+from minigpt.training_monitor.look import Look
 from tests.training.poisoned import PoisonAfter, nothing
 from tests.training.test_policy_actions import LOWER, scaled_at
 from tests.training.tiny_run import (
@@ -87,7 +88,7 @@ def test_run_is_the_same_to_the_last_bit_when_its_numbers_are_read_late(
 def test_looks_on_suspicion_are_at_the_same_steps_however_late_and_however_often_interrupted(
     workshop: Workshop, tmp_path: Path
 ) -> None:
-    looks = []
+    looks: list[dict[int, Look]] = []
     for late, interrupts in ((False, ()), (True, ()), (True, (44, 45, 46, 47, 48)), (False, (46, 49))):
         sinks = troubled(workshop, tmp_path / str(len(looks)), *LOOKS, late=late, interrupts=interrupts)
         looks.append({signals.step: signals.look for signals in sinks.signals if signals.look is not None})
@@ -156,8 +157,9 @@ def nan_at(run: Run, *steps: int) -> None:
     """The loss of these steps is NaN."""
 
     def poison(module: nn.Module, arguments: tuple[object, ...], output: object) -> object:
-        bad = run.position.step + 1 in steps and isinstance(output, LossSums)
-        return LossSums(*(value * math.nan for value in output)) if bad else output  # type: ignore[union-attr]
+        if run.position.step + 1 not in steps or not isinstance(output, LossSums):
+            return output
+        return LossSums(*(value * math.nan for value in output))
 
     run.model.register_forward_hook(poison)
 
@@ -220,9 +222,9 @@ def test_training_step_waits_for_nothing_but_the_late_read(
     precision: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     """Ordinary steps, looks on the beat and on suspicion, a skipped spike, clipping, a lowered rate."""
-    settings = (*TROUBLE, *LOWER, "monitor.look_every_steps=20", "monitor.look_every_steps_on_suspicion=2")
-    settings += ("monitor.policy.skip_spikes=true", f"training.mixed_precision={precision}")
-    with opened_run(workshop.config(*settings), tmp_path) as run:
+    looking = ("monitor.look_every_steps=20", "monitor.look_every_steps_on_suspicion=2")
+    skipping = ("monitor.policy.skip_spikes=true", f"training.mixed_precision={precision}")
+    with opened_run(workshop.config(*TROUBLE, *LOWER, *looking, *skipping), tmp_path) as run:
         run.reads_late = True
         run.sinks = sinks = PoisonAfter(run, nothing)
         scaled_at(run, {42}, 12.0)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import torch
@@ -90,10 +90,8 @@ class _Unguarded(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        try:
+        with suppress(TypeError):  # not hashable
             func = self.DOORS.get(func, func)
-        except TypeError:  # not hashable
-            pass
         return func(*args, **kwargs or {})
 
 

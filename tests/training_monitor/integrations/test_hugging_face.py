@@ -1,6 +1,7 @@
 """MonitorCallback in the real Trainer, on a GPT-2 of two tiny layers."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ pytest.importorskip("accelerate")
 
 import transformers
 
+from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.integrations import hugging_face
 from minigpt.training_monitor.integrations.hugging_face import MonitorCallback
 from tests.training_monitor.recording_sink import RecordingSink
 
@@ -22,6 +25,12 @@ VOCAB, LENGTH = 64, 16
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(params=[None, True], ids=["read-at-once", "read-late"])
+def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and again one step late, as on CUDA."""
+    monkeypatch.setattr(hugging_face, "LoopMonitor", partial(LoopMonitor, late=request.param))
 
 
 def rows(count: int = 48) -> list[dict[str, Tensor]]:
@@ -127,6 +136,7 @@ def test_hugging_face_evaluations_are_no_training_steps(tmp_path: Path) -> None:
     assert {batch.label_match for batch in batches if batch} == {1.0}
 
 
+@pytest.mark.usefixtures("reads")
 def test_hugging_face_training_goes_on_in_the_same_records_when_resumed(tmp_path: Path) -> None:
     first = trainer(tmp_path, MonitorCallback(), save_strategy="steps", save_steps=4, max_steps=6)
     first.train()
@@ -148,6 +158,7 @@ class Poisoned(transformers.TrainerCallback):
             parts["model"].transformer.h[1].mlp.c_fc.weight.data[0, 0] = float("nan")
 
 
+@pytest.mark.usefixtures("reads")
 def test_hugging_face_training_is_stopped_with_a_verdict_when_numbers_are_not_finite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import lightning.pytorch as pl
 
+from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.integrations import lightning
 from minigpt.training_monitor.integrations.lightning import MonitorCallback
 from tests.training_monitor.recording_sink import RecordingSink
 
@@ -28,6 +31,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
 ]
+
+
+@pytest.fixture(params=[None, True], ids=["read-at-once", "read-late"])
+def reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and again one step late, as on CUDA."""
+    monkeypatch.setattr(lightning, "LoopMonitor", partial(LoopMonitor, late=request.param))
 
 
 class Net(nn.Module):
@@ -135,6 +144,7 @@ def test_lightning_evaluations_are_no_training_steps(tmp_path: Path) -> None:
     assert [signals.tokens for signals in kept.signals] == [96, 96, 96, 32, 96, 96]
 
 
+@pytest.mark.usefixtures("reads")
 def test_lightning_goes_on_in_the_same_records_when_resumed(tmp_path: Path) -> None:
     first = trainer(tmp_path, MonitorCallback(), max_steps=4)
     first.fit(Module(), loader())
@@ -154,6 +164,7 @@ class Poisoned(pl.Callback):
             pl_module.net.blocks[1].weight.data[0, 0] = float("nan")
 
 
+@pytest.mark.usefixtures("reads")
 def test_lightning_is_stopped_with_a_verdict_when_numbers_are_not_finite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
