@@ -1,5 +1,6 @@
 """Values come to the host at once or one step late, each whole and under its own tag."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_pinned_buffers_are_read_whole_and_never_used_while_a_copy_is_under_way(
     assert got[0] is None
     assert got[1:] == [(step, vector.tolist()) for step, vector in enumerate(vectors)]
     buffers = [host.data_ptr() for host, _ in copies.started]
-    assert all(one != other for one, other in zip(buffers, buffers[1:], strict=False))
+    assert all(one != other for one, other in pairwise(buffers))
 
 
 def test_copy_is_waited_for_on_the_vectors_own_device(copies: SlowCopies) -> None:

@@ -1,6 +1,5 @@
 """Layer groups, and the way of a device's numbers to the host."""
 
-
 from minigpt.training_monitor.groups import parameter_groups_by_layer, plain_name
 
 
