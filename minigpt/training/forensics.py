@@ -19,7 +19,7 @@ from minigpt.training.bundle import (
 from minigpt.training.compilation import uncompiled
 from minigpt.training.folder import METRICS_NAME
 from minigpt.training.passage import passage_of, struck
-from minigpt.training.redo import blame_step
+from minigpt.training.redo import blame_step, random_states
 from minigpt.training.run import Run
 from minigpt.training_monitor.blame import Blame
 from minigpt.training_monitor.event import Event
@@ -69,7 +69,7 @@ class Forensics:
         if self._began and step <= self._began[-1].step:  # the run was taken back
             self._began.clear()
             self._told.clear()
-        self._began.append(_Began(step, batches, _random_states(run.world.device)))
+        self._began.append(_Began(step, batches, random_states(run.world.device)))
         if self._look_is_due(step):
             self._looks.push(step, self._look(batches))
 
@@ -248,11 +248,3 @@ class Forensics:
         """Whether no update was applied in `step` and after it (this may wait for the device)."""
         flags = [flag for at, flag in self._called_off if at >= step]
         return len(flags) == self._run.position.step - step + 1 and all(bool(flag) for flag in flags)
-
-
-def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """What a forward draws from: torch's own state, and the GPU's (kept on the host, so this does not wait)."""
-    states = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states

@@ -59,11 +59,23 @@ def _advance_random_states(forward: object) -> None:
     forward()
 
 
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """What a forward draws from: torch's own state, and the GPU's (kept on the host, so this does not wait)."""
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
 def set_random_states(rng: Mapping[str, Tensor], device: torch.device) -> None:
     """Put torch's generators where they were when the step began; a GPU's state is of no use on a CPU."""
     torch.set_rng_state(rng["torch"])
     if device.type == "cuda" and "cuda" in rng:
         torch.cuda.set_rng_state(rng["cuda"], device)
+    if device.type == "mps" and "mps" in rng:
+        torch.mps.set_rng_state(rng["mps"])
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class PolicyConfig:
     max_rollbacks: int = 2
     """rollback: at most so often, the second time with a lowered learning rate; then stop with a verdict."""
     rollback_margin_steps: int = 20
-    """rollback: steps' worth of data beyond those already read that are passed over too."""
+    """rollback: steps' worth of data that are passed over too, beyond the step after the one that asked for it."""
     quarantine_steps: int = 10
     """rollback: a checkpoint so shortly before the first bad step is not trusted while there is an older one."""
 
