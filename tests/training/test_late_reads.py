@@ -64,6 +64,12 @@ def anomalies(sinks: PoisonAfter) -> list[tuple[str, int, object]]:
     ]
 
 
+def saves(run_dir: Path) -> list[tuple[int, bool]]:
+    """Steps of the checkpoints, and whether each was taken in health."""
+    events = read_lines(run_dir / "events.jsonl")
+    return [(event["step"], event["data"]["healthy"]) for event in events if event["kind"] == "save"]
+
+
 @pytest.mark.parametrize(
     "settings",
     [LOOKS, LOWER, ROLLBACK, ("monitor.policy.skip_spikes=true", "monitor.policy.skip_spikes_z_score=3")],
@@ -80,6 +86,7 @@ def test_run_is_the_same_to_the_last_bit_when_its_numbers_are_read_late(
     assert set(anomalies(late)) >= set(anomalies(at_once))
     if settings != ROLLBACK:
         assert anomalies(late) == anomalies(at_once)
+        assert saves(tmp_path / "late") == saves(tmp_path / "at once")
     assert any(record["update_skipped"] for record in metrics_of(tmp_path / "late")) == (
         "skip" in settings[0]
     )
@@ -114,7 +121,9 @@ def test_late_stop_keeps_its_step_and_loses_no_record(workshop: Workshop, tmp_pa
     assert (stood_at, late_stood_at) == (stop.step, stop.step + 1)
     run_dir = tmp_path / "True"
     assert [record["step"] for record in metrics_of(run_dir)] == list(range(1, late_stood_at + 1))
-    assert not load_newest(run_dir).state["healthy"]
+    # None that was taken since the trouble began passes for healthy.
+    assert [step for step, healthy in saves(run_dir) if healthy] == [0, 10, 20, 30, 40]
+    assert saves(run_dir)[-1] == (late_stood_at, False)
     bundle = read_bundle(run_dir / f"crash_step_{stop.step}.pt")
     windows = [index for batch in bundle.micro_batches for index in batch.window_indices]
     before = read_bundle(tmp_path / "False" / f"crash_step_{stop.step}.pt")

@@ -22,6 +22,7 @@ from tests.training.tiny_run import (
     read_lines,
 )
 from tests.training.troubled_run import (
+    LATE_TROUBLED_PROGRAM,
     ONCE,
     ROLLBACK,
     STEPS,
@@ -130,14 +131,18 @@ def test_resumed_run_equals_the_straight_one_when_killed_around_a_rollback(
     assert_same_run(straight, other, STEPS)
 
 
-def test_all_ranks_go_back_together(workshop: Workshop, tmp_path: Path) -> None:
-    with workshop.start(tmp_path / "two", *TROUBLE, *ROLLBACK, ranks=2, program=TROUBLED_PROGRAM) as process:
+@pytest.mark.parametrize("late", [False, True])
+def test_all_ranks_go_back_together(late: bool, workshop: Workshop, tmp_path: Path) -> None:
+    program = LATE_TROUBLED_PROGRAM if late else TROUBLED_PROGRAM
+    with workshop.start(tmp_path / "two", *TROUBLE, *ROLLBACK, ranks=2, program=program) as process:
         printed, _ = process.communicate(timeout=120)
     assert process.returncode == 0, printed
     assert printed.count("Rolled back from step") == 1
     assert started(workshop.config(*TROUBLE, *ROLLBACK), tmp_path / "one", ONCE) == "finished"
     (two,), (one,) = (actions(tmp_path / name, "rollback") for name in ("two", "one"))
-    assert two["data"] == {**one["data"], "aside": two["data"]["aside"]}  # type: ignore[dict-item,index]
+    differs = {key: two["data"][key] for key in ("aside", "from_step")}  # type: ignore[index]
+    assert two["data"] == {**one["data"], **differs}  # type: ignore[dict-item]
+    assert differs["from_step"] == one["data"]["from_step"] + late  # type: ignore[index]
     losses = [[record["loss"] for record in metrics_of(tmp_path / name)] for name in ("two", "one")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

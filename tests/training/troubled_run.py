@@ -86,3 +86,8 @@ pretrain.train = train
 main()
 """
 """`minigpt` with the stretch ONCE of its data gone bad, as a process of its own runs it."""
+LATE_TROUBLED_PROGRAM = TROUBLED_PROGRAM.replace(
+    "main()\n",
+    "from tests.training.tiny_run import built_with_reads\npretrain.build_run = built_with_reads(True)\nmain()\n",
+)
+"""The same, of which every step is read late."""
