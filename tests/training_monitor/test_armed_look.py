@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from minigpt.training_monitor.armed_look import arm
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.facade import LoopMonitor
-from minigpt.training_monitor.forward_look import look
+from minigpt.training_monitor.forward_look import ForwardWatch, look
 from tests.training_monitor.recording_sink import RecordingSink
 from tests.training_monitor.small_models import gpt, number_of_hooks, tokens
 
@@ -26,6 +26,17 @@ def test_armed_look_sees_the_users_own_forward_and_changes_nothing() -> None:
     assert torch.equal(logits, plain)
     assert logits.requires_grad
     assert number_of_hooks(model) == 0
+
+
+def test_armed_look_holds_no_activation_while_the_backward_runs() -> None:
+    model = gpt()
+    armed = arm(model)
+    model(tokens())
+    assert armed is not None
+    assert not [value for value in vars(armed).values() if isinstance(value, ForwardWatch)]
+    measured = armed.take()
+    assert measured is not None
+    assert measured.vector.numel() < 20
 
 
 def test_armed_look_cleans_up_when_the_forward_fails() -> None:
