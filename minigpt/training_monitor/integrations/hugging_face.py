@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from minigpt.training_monitor.action import Stop
 from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.integrations.agreement import Agreement, mean_over_ranks
 from minigpt.training_monitor.integrations.settings import MonitorSettings
 
 STATE_NAME = "training_monitor.json"
@@ -38,6 +39,7 @@ class MonitorCallback(MonitorSettings, TrainerCallback):
     def _begin(self) -> None:
         super()._begin()
         self._losses: list[Tensor] = []
+        self._agreement = Agreement()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
@@ -61,10 +63,8 @@ class MonitorCallback(MonitorSettings, TrainerCallback):
             return
         stop = isinstance(self._action, Stop) and self._may_stop
         if args.world_size > 1:
-            # one rank must not leave the others waiting for its gradients
-            flag = torch.tensor([float(stop)], device=args.device)
-            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-            stop = bool(flag.item())
+            # One rank must not leave the others waiting for its gradients.
+            stop = self._agreement.any(stop, args.device)
         if stop:
             control.should_training_stop = True
 
@@ -130,8 +130,7 @@ class MonitorCallback(MonitorSettings, TrainerCallback):
         loss = torch.stack(self._losses).sum()
         self._losses = []
         if trainer.args.world_size > 1:
-            torch.distributed.all_reduce(loss)
-            loss /= trainer.args.world_size
+            loss = mean_over_ranks(loss)
         if self.loop is not None:
             self._action = self.loop.step(loss)
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from minigpt.training_monitor.action import Stop
 from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.integrations.agreement import Agreement, mean_over_ranks
 from minigpt.training_monitor.integrations.settings import MonitorSettings
 from minigpt.training_monitor.probes.forward_capture import batch_in
 
@@ -59,7 +60,7 @@ class MonitorCallback(MonitorSettings, Callback):
             if trainer.is_global_zero:
                 print(f"training monitor: off, because the gradients are sharded ({strategy})")
             return
-        self._watching = True
+        self._watching, self._agreement = True, Agreement()
         if trainer.is_global_zero:
             self.loop = self._watch(trainer, pl_module)
 
@@ -85,7 +86,10 @@ class MonitorCallback(MonitorSettings, Callback):
         # Lightning has divided each by accumulate_grad_batches, also where an epoch ends with fewer.
         shares = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         loss = torch.stack(self._losses).mean() * shares
-        if trainer.world_size > 1:
+        if _has_process_group():
+            # Lightning's own reduce has a barrier before it, which waits for the device.
+            loss = mean_over_ranks(loss)
+        elif trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="mean")
         if self.loop is not None:
             inputs, targets = _joined(self._batches)
@@ -98,7 +102,11 @@ class MonitorCallback(MonitorSettings, Callback):
             return
         stop = isinstance(self._action, Stop) and self._may_stop
         # One rank must not leave the others waiting for its gradients.
-        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+        if _has_process_group():
+            stop = self._agreement.any(stop, pl_module.device)
+        else:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -147,6 +155,10 @@ class MonitorCallback(MonitorSettings, Callback):
             self.loop = None
         self._watching = False
         self._begin()
+
+
+def _has_process_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _scaler(trainer: Any) -> torch.amp.GradScaler | None:
