@@ -116,7 +116,7 @@ class LossCollapse:
         """Cheap, and nearly always so: not far below any loss of the window."""
         fall = -log(self._config.max_ratio)
         if value < self._highest - fall:
-            self._highest = max((point[1] for point in self._window.points), default=-inf)
+            self._highest = max(self._window.values, default=-inf)
         return value >= self._highest - fall
 
     def _level(self, step: int) -> tuple[float | None, float]:

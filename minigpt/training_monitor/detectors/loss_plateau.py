@@ -70,7 +70,7 @@ class LossPlateau:
         self._window.add(signals.step, value)
         if signals.step < self._speaks_at or (signals.step % 4 and not self._incident.is_open):
             return []
-        level, first = median([loss for _, loss in self._window.points]), median(self._first)
+        level, first = median(self._window.values), median(self._first)
         untrained = self._guessing is not None and first > log(NEAR_GUESSING * self._guessing)
         evidence = {
             "value": exp(level),

@@ -1,6 +1,5 @@
 """The last steps of one quantity, with steps (not calls) as the clock."""
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 from minigpt.training_monitor.baseline import median
@@ -13,35 +12,54 @@ class StepWindow:
     """The values of the last `steps` steps, oldest first."""
 
     def __init__(self, steps: int, points: Iterable[Sequence[float]] = ()) -> None:
-        self._steps = steps
-        self.points: deque[tuple[int, float]] = deque((int(step), value) for step, value in points)
+        self._length = steps
+        self.steps: list[int] = []
+        self.values: list[float] = []
+        """One for each of `steps`."""
+        for step, value in points:
+            self.steps.append(int(step))
+            self.values.append(value)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Pairs of step and value."""
+        return list(zip(self.steps, self.values, strict=True))
 
     def add(self, step: int, value: float) -> None:
-        self.points.append((step, value))
-        while len(self.points) > MIN_POINTS and self.points[0][0] <= step - self._steps:
-            self.points.popleft()
+        self.steps.append(step)
+        self.values.append(value)
+        while len(self.steps) > MIN_POINTS and self.steps[0] <= step - self._length:
+            del self.steps[0], self.values[0]
 
     @property
     def span(self) -> int:
         """Steps from the oldest point to the newest."""
-        return self.points[-1][0] - self.points[0][0] if self.points else 0
+        return self.steps[-1] - self.steps[0] if self.steps else 0
 
     @property
     def is_full(self) -> bool:
         """Whether it reaches back over (nearly) all of its steps."""
-        return self.span >= 0.9 * (self._steps - 1)
+        return self.span >= 0.9 * (self._length - 1)
+
+    def last_third(self) -> float | None:
+        """Median of the last third of the points; None with fewer than three."""
+        third = len(self.values) // 3
+        return median(self.values[-third:]) if third else None
 
     def thirds(self) -> tuple[float, float, float] | None:
         """Medians of the first, middle and last third of the points; None with fewer than three."""
-        if len(self.points) < 3:
+        third = len(self.values) // 3
+        if not third:
             return None
-        values = [value for _, value in self.points]
-        third = len(values) // 3
-        return median(values[:third]), median(values[third:-third]), median(values[-third:])
+        return median(self.values[:third]), median(self.values[third:-third]), median(self.values[-third:])
 
     def clear(self) -> None:
-        self.points.clear()
+        self.steps.clear()
+        self.values.clear()
 
     def state(self) -> list[list[float]]:
         """Plain values; give them back as `points`."""
-        return [list(point) for point in self.points]
+        return [[step, value] for step, value in zip(self.steps, self.values, strict=True)]
