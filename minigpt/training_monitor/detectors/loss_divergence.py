@@ -48,6 +48,7 @@ class LossDivergence:
 
     def __init__(self, config: LossDivergenceConfig, facts: RunFacts) -> None:
         self._config = config
+        self._hardly = log(config.min_ratio)
         self._untrained = UntrainedLoss(facts)
         self._incident = Incident("loss_divergence")
         self._noise = Baseline(MIN_SIGMA)
@@ -82,7 +83,7 @@ class LossDivergence:
         self._half.add(step, value)
         self._fading.note(signals, well=self._above_since is None)
         self._unrest.note(signals)
-        if self._plainly_fine():
+        if self._plainly_fine(step):
             return []
         thirds = self._window.thirds()
         if thirds is None or len(self._short) < 4:
@@ -98,18 +99,17 @@ class LossDivergence:
             findings += self._incident.sustain(step, evidence)
         return findings
 
-    def _plainly_fine(self) -> bool:
+    def _plainly_fine(self, step: int) -> bool:
         """Cheap, and nearly always so: nothing is open, and the loss is at its best or hardly above it."""
-        points = self._window.points
         if self._best is None or self._incident.is_open or self._above_since or self._wrong_since:
             return False
-        third = len(points) // 3
-        last = median([points[-index][1] for index in range(1, third + 1)]) if third else self._best
-        if last - self._best > log(self._config.min_ratio) or self._may_be_wrong():
+        last = self._window.last_third()
+        last = self._best if last is None else last
+        if last - self._best > self._hardly or self._may_be_wrong():
             return False
         self._best = min(last, self._best)
         self._climbing_since, self._climbing_count = None, 0
-        if points[-1][0] % SETTLE_EVERY == 0:
+        if step % SETTLE_EVERY == 0:
             self._unrest.settle()
         return True
 
@@ -124,7 +124,7 @@ class LossDivergence:
         self._wrong_since = (self._wrong_since or step) if wrong else None
         if self._wrong_since is not None and step - self._wrong_since >= config.persist_steps:
             return "untrained"
-        if len(self._window.points) < MIN_POINTS or self._window.span < config.window_steps // 3:
+        if len(self._window) < MIN_POINTS or self._window.span < config.window_steps // 3:
             return ""
         last = thirds[2]
         self._best = min(last, self._best) if self._best is not None else last
@@ -158,7 +158,7 @@ class LossDivergence:
 
     def _margin(self, ratio: float) -> float:
         """Log of `ratio`, or what chance makes of the medians: more, where a sparse record leaves them few values."""
-        full, seen = self._config.window_steps, len(self._window.points)
+        full, seen = self._config.window_steps, len(self._window)
         return max(log(ratio), 1.5 * self._noise.sigma * sqrt(max(full / seen, 1.0)))
 
     def _climbs(self, step: int, thirds: tuple[float, float, float], best: float) -> bool:
@@ -166,7 +166,7 @@ class LossDivergence:
         config = self._config
         margin = max(self._margin(config.climb_ratio), CLIMB_NOISE * self._noise.sigma)
         steady = self._window.is_full and _rises(thirds, best, margin)
-        risen = self._above_since is not None and not steady and len(self._half.points) >= 12
+        risen = self._above_since is not None and not steady and len(self._half) >= 12
         quick = self._half.thirds() if risen else None
         steep = quick is not None and _rises(quick, best, 2 * self._margin(config.climb_ratio))
         self._climbing_since = (self._climbing_since or step) if steady or steep else None

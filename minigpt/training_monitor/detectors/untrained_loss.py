@@ -16,28 +16,27 @@ class UntrainedLoss:
     def __init__(self, facts: RunFacts) -> None:
         self._guessing = log(log(facts.vocab_size)) if facts.vocab_size and facts.vocab_size > 1 else None
         self._resumed = facts.resumed
-        self._first: list[float] = []
+        self.first: float | None = None
+        """Median of the first log losses seen so far; None before them."""
+        self.level: float | None = None
+        """None when neither is known."""
+        self._take_first([])
 
     def note(self, step: int, value: float) -> None:
         """Takes the log loss of a step."""
         if len(self._first) < 3 and not self._resumed and (self._first or step <= FIRST_STEP):
-            self._first.append(value)
+            self._take_first([*self._first, value])
 
-    @property
-    def first(self) -> float | None:
-        """Median of the first log losses seen so far; None before them."""
-        return median(self._first) if self._first else None
-
-    @property
-    def level(self) -> float | None:
-        """None when neither is known."""
-        first = self.first if len(self._first) == 3 else None
-        if first is None or self._guessing is None:
-            return first if self._guessing is None else self._guessing
-        return min(first, self._guessing)
+    def _take_first(self, losses: list[float]) -> None:
+        self._first = losses
+        self.first = median(losses) if losses else None
+        known = [
+            level for level in (self.first if len(losses) == 3 else None, self._guessing) if level is not None
+        ]
+        self.level = min(known, default=None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"first": list(self._first)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._first = list(state["first"])
+        self._take_first(list(state["first"]))
