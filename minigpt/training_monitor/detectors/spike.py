@@ -81,6 +81,7 @@ class SpikeRule:
         self.config = config
         self.baseline = Baseline(config.min_sigma)
         self.incident = Incident(name)
+        self._margin = log(config.min_ratio)
         self._outliers: deque[float] = deque(maxlen=Baseline.SHORT)
         self._outliers_in_a_row = 0
         self._outliers_since = 0
@@ -105,10 +106,15 @@ class SpikeRule:
             self.baseline.accept(logarithm)
             return []
         residual = logarithm - center
+        small = abs(residual) <= self._margin
+        if small and not self.incident.is_open:
+            self._accept(step, logarithm)  # nearly always
+            return []
         z_score = residual / self.baseline.sigma
-        usual = abs(z_score) <= self.config.z_score or abs(residual) <= log(self.config.min_ratio)
+        usual = small or abs(z_score) <= self.config.z_score
         if usual and not self.incident.is_open:
-            return self._usual(step, logarithm, z_score, {})
+            self._accept(step, logarithm)
+            return []
         evidence: dict[str, float | str] = {
             "value": value,
             "normal": exp(center),
@@ -181,8 +187,7 @@ class SpikeRule:
     def _comes_back(self, step: int, logarithm: float, center: float) -> bool:
         """Whether the run had fallen far within RECENT_STEPS and is no higher now than it was before."""
         highest = max((level for at, level in self._levels if at > step - RECENT_STEPS), default=center)
-        margin = log(self.config.min_ratio)
-        return highest - center > 2 * margin and logarithm < highest + margin / 2
+        return highest - center > 2 * self._margin and logarithm < highest + self._margin / 2
 
     def _usual_spike(self, step: int) -> float:
         """Size that a new spike must exceed to be worth an event: 0 unless they are frequent."""
@@ -208,16 +213,18 @@ class SpikeRule:
     def _usual(
         self, step: int, logarithm: float, z_score: float, evidence: dict[str, float | str]
     ) -> list[Finding]:
+        """A usual value while the spike is open."""
+        self._accept(step, logarithm)
+        if z_score > self.config.close_z_score:
+            return []  # between the two thresholds: not over yet
+        return self.incident.good(step, self.config.close_steps, {**evidence, "peak": exp(self._peak)})
+
+    def _accept(self, step: int, logarithm: float) -> None:
         if self._outliers_in_a_row:
             self._forget_outliers(step)
-        if self.incident.is_open:
-            evidence["peak"] = exp(self._peak)
         self.baseline.accept(logarithm)
         if self.baseline.accepted % Baseline.SHORT == 0:
             self._remember_level(step)
-        if self.incident.is_open and z_score > self.config.close_z_score:
-            return []  # between the two thresholds: not over yet
-        return self.incident.good(step, self.config.close_steps, evidence)
 
     def rebase(self) -> None:
         """Learns its normal anew."""
