@@ -63,6 +63,7 @@ class LossSpike:
         self._norms = Baseline(min_sigma=0.1)
         self._now: deque[tuple[float, float]] = deque(maxlen=8)  # (log norm, loss) of the last steps
         self._first: list[float] = []  # the first losses seen
+        self._floor = 0.0
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0:
@@ -70,6 +71,7 @@ class LossSpike:
         norm = log(signals.grad_norm)
         if len(self._first) < FIRST_LOSSES:
             self._first.append(signals.loss)
+            self._floor = SOLVED * median(self._first)
         self._now.append((norm, signals.loss))
         value = self._with_floor(signals.loss)
         findings = self._rule.observe(signals.step, value, self._alarm, grad_norm=signals.grad_norm)
@@ -78,8 +80,8 @@ class LossSpike:
         return findings
 
     def _with_floor(self, loss: float) -> float:
-        floor = SOLVED * median(self._first)
-        if loss <= 0 or floor <= 0:
+        floor = self._floor
+        if loss <= 0 or floor <= 0 or loss >= 4 * floor:
             return loss
         center = self._rule.baseline.center
         solved = center is not None and center <= log(1.01 * floor)
@@ -89,7 +91,7 @@ class LossSpike:
         if len(self._now) < 4 or self._norms.center is None:
             return None
         norms, losses = zip(*self._now, strict=True)
-        if median(losses) < 2 * SOLVED * median(self._first):
+        if median(losses) < 2 * self._floor:
             return None
         if abs(median(norms[-4:]) - self._norms.center) > log(MOVED):
             return "norm"
