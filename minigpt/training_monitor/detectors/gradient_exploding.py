@@ -32,6 +32,7 @@ class GradientExploding:
 
     def __init__(self, config: ExplodingConfig, facts: RunFacts) -> None:
         self._config = config
+        self._far = log(config.min_ratio)
         self._warm_at = max(facts.warmup_steps, 50)
         self._rule = SpikeRule("gradient_exploding", config)
         self._climb = Incident("gradient_exploding")
@@ -50,32 +51,32 @@ class GradientExploding:
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0:
             return []
-        center = self._rule.baseline.center
-        far = center is not None and log(signals.grad_norm) - center > log(self._config.min_ratio)
+        center, value = self._rule.baseline.center, log(signals.grad_norm)
+        far = center is not None and value - center > self._far
         self._loss.note(signals.loss, normal=not far)
         if far:
             self._changes.append(self._groups.changes(signals))
         else:
             self._changes.clear()
         findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
-        alone = self._one_group_rose(signals, center)
+        alone = self._one_group_rose(signals, value, center)
         if not far and not alone and not self._rule.incident.is_open and not findings:
             self._groups.accept(signals)
         since = signals.step if self._alone_since is None else self._alone_since
         adopted = signals.step - since >= self._config.readmit_steps
-        if adopted or any(finding.evidence.get("new_normal") for finding in findings):
+        if adopted or (findings and any(finding.evidence.get("new_normal") for finding in findings)):
             self._forget_levels()
         if not findings and not self._rule.incident.is_open:
-            findings = self._climbing(signals)
-        return [self._with_group(finding, signals) for finding in findings]
+            findings = self._climbing(signals, value)
+        return [self._with_group(finding, signals) for finding in findings] if findings else findings
 
     def _alarm(self) -> str | None:
         """Why a lasting spike deserves attention; None for one factor over all groups with the loss as before."""
         factor = uniform_factor(list(self._changes))
         return None if factor is not None and self._loss.fits(factor) else "lasts"
 
-    def _climbing(self, signals: StepSignals) -> list[Finding]:
-        step, value = signals.step, log(signals.grad_norm)
+    def _climbing(self, signals: StepSignals, value: float) -> list[Finding]:
+        step = signals.step
         self._window.add(step, value)
         self._losses.append(signals.loss)
         if self._anchor is None and step > self._warm_at:
@@ -105,14 +106,12 @@ class GradientExploding:
         findings = self._climb.bad(step, evidence)
         return findings + (self._climb.sustain(step, evidence) if step >= self._config.first_step else [])
 
-    def _one_group_rose(self, signals: StepSignals, center: float | None) -> bool:
+    def _one_group_rose(self, signals: StepSignals, value: float, center: float | None) -> bool:
         """Whether one group is far above its own normal and the rest are not; the total may show little of it."""
         # The total's own normal follows such a rise within a few steps: what counts is the one from before.
         self._center_before = center if self._alone_since is None else self._center_before
         rose = False
-        if self._center_before is not None and log(signals.grad_norm) - self._center_before > log(
-            ALONE_TOTAL
-        ):
+        if self._center_before is not None and value - self._center_before > log(ALONE_TOTAL):
             changes = sorted(self._groups.changes(signals).values())
             rose = len(changes) >= 3 and changes[-1] > log(ALONE) and median(changes) < log(ALONE) / 3
         self._alone_since = (self._alone_since or signals.step) if rose else None
