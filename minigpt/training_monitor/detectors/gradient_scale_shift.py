@@ -62,6 +62,7 @@ class GradientScaleShift:
 
     def __init__(self, config: ScaleShiftConfig) -> None:
         self._config = config
+        self._least = 0.6 * log(config.min_factor)
         self._incident = Incident("gradient_scale_shift")
         self._norms = Baseline(min_sigma=0.1)
         self._groups = GroupBaselines()
@@ -83,10 +84,11 @@ class GradientScaleShift:
         shift = 0.0 if center is None or self._norms.accepted < MIN_HISTORY else value - center
         # Somewhat less than the factor wanted: the noise of single steps must not break the row. But more than that
         # noise: norms that differ by such factors from batch to batch are no shift.
-        far = abs(shift) > max(0.6 * log(self._config.min_factor), NOISE * self._norms.sigma)
+        far = abs(shift) > self._least and abs(shift) > NOISE * self._norms.sigma
         self._loss.note(signals.loss, normal=not far)
         if not far:
-            self._off.extend([True] * len(self._onset) + [False])
+            self._off.extend([True] * len(self._onset))
+            self._off.append(False)
             return self._usual(signals, value)
         self._changes.append(self._groups.changes(signals))
         self._since = self._since or step
