@@ -36,6 +36,9 @@ class GradientVanishing:
 
     def __init__(self, config: VanishingConfig, warmup_steps: int = 0, adam_eps: float | None = None) -> None:
         self._config = config
+        # Logarithms of the floor, and of how many times smaller the two ratios mean.
+        self._floor = log(max(config.floor, TINIEST))
+        self._drop, self._decline = -log(config.drop_ratio), -log(config.decline_ratio)
         self._faint = FaintGradients(config.eps_ratio, config.eps_steps, adam_eps)
         self._warmup_steps = warmup_steps
         self._incident = Incident("gradient_vanishing")
@@ -78,17 +81,11 @@ class GradientVanishing:
     def _plainly_fine(self, now: Point) -> bool:
         """Cheap, and nearly always so: no test could mind this norm, whatever the loss explains."""
         center, anchor = self._baseline.center, self._anchor.point
-        if center is None or now.norm < log(max(self._config.floor, TINIEST)):
+        if center is None or now.norm < self._floor:
             return False
-        high, low = (
-            (center, center) if anchor is None else (max(center, anchor.norm), min(center, anchor.norm))
-        )
-        drop, rise = now.norm - high, now.norm - low
-        return (
-            log(self._config.drop_ratio) < drop
-            and rise < -log(self._config.decline_ratio)
-            and not self._declines()
-        )
+        anchored = center if anchor is None else anchor.norm
+        fall, rise = max(center, anchored) - now.norm, now.norm - min(center, anchored)
+        return fall < self._drop and rise < self._decline and not self._declines()
 
     def _nothing_left(self) -> bool:
         """Whether small gradients are due: the task is learnt, or the loss has no floor (it may be negative) to tell
@@ -99,19 +96,17 @@ class GradientVanishing:
     def _trigger(self, now: Point, normal: Point | None) -> str | None:
         """Which test calls this norm low: drop, floor, decline; None when it is fine."""
         ease = log(HYSTERESIS) if self._incident.is_open else 0.0
-        if normal is not None and now.fall_from(normal) > -log(self._config.drop_ratio) - ease:
+        if normal is not None and now.fall_from(normal) > self._drop - ease:
             return "drop"
-        floor = log(max(self._config.floor, TINIEST))
-        if now.norm < floor + ease and (normal is None or normal.norm > floor):
+        if now.norm < self._floor + ease and (normal is None or normal.norm > self._floor):
             return "floor"
         if self._incident.is_open and self._declining_since is not None and normal is not None:
-            still_down = now.fall_from(normal) > -log(self._config.decline_ratio) - ease
+            still_down = now.fall_from(normal) > self._decline - ease
             return "decline" if still_down else None
         return "decline" if self._declines() else None
 
     def _declines(self) -> bool:
-        ratio, steps = self._config.decline_ratio, self._config.decline_steps
-        return self._recent.declines(-log(ratio), least_span=steps // 2)
+        return self._recent.declines(self._decline, least_span=self._config.decline_steps // 2)
 
     def _low(self, now: Point, normal: Point | None, trigger: str, signals: StepSignals) -> list[Finding]:
         if trigger == "decline" and self._declining_since is None:
@@ -132,7 +127,7 @@ class GradientVanishing:
 
     def _lasts(self, now: Point, trigger: str, normal: Point | None) -> bool:
         length = self._incident.length
-        huge = normal is not None and now.fall_from(normal) > -2 * log(self._config.drop_ratio)
+        huge = normal is not None and now.fall_from(normal) > 2 * self._drop
         if self._incident.bad_count < (3 if huge else min(ENOUGH_VALUES, self._config.persist_steps)):
             return False
         if trigger == "decline" and self._declining_since is not None:
@@ -181,7 +176,7 @@ class GradientVanishing:
 
     def _accept(self, now: Point, normal: Point | None, signals: StepSignals) -> None:
         """Learns from a normal step; from one far above normal only when that has become the new level."""
-        too_high = normal is not None and now.norm - normal.norm > -log(self._config.decline_ratio)
+        too_high = normal is not None and now.norm - normal.norm > self._decline
         self._high_in_a_row = self._high_in_a_row + 1 if too_high else 0
         if 0 < self._high_in_a_row <= self._config.decline_steps:
             return
@@ -198,7 +193,7 @@ class GradientVanishing:
         if anchor is None:
             return recent
         # After an explosion the recent level is no yardstick: its end would look like a fall.
-        recent = recent._replace(norm=min(recent.norm, anchor.norm - log(self._config.decline_ratio)))
+        recent = recent._replace(norm=min(recent.norm, anchor.norm + self._decline))
         return max(anchor, recent, key=self._recent.newest.fall_from)
 
     def _seen(self, signals: StepSignals, trigger: str, normal: Point | None) -> dict[str, float | int | str]:

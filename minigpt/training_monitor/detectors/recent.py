@@ -89,7 +89,7 @@ class Recent:
 
     def declines(self, fall: float, least_span: int) -> bool:
         """Whether the log norm falls by more than `fall`, steadily and beyond what a falling loss explains."""
-        if self.oldest.norm - self.newest.norm < 1.0:
+        if self.points[self._older].norm - self.points[-1].norm < 1.0:
             return False  # cheap, and nearly always so
         thirds = self.thirds()
         if thirds is None or self.span < least_span:
