@@ -32,8 +32,9 @@ class LastStep:
         self.step = signals.step
         self.lr = signals.lr
         self.skipped = signals.update_skipped
-        self.finite = isfinite(signals.loss) and isfinite(signals.grad_norm)
-        self.grad_norm = signals.grad_norm if isfinite(signals.grad_norm) else 0.0
+        known = isfinite(signals.grad_norm)
+        self.finite = known and isfinite(signals.loss)
+        self.grad_norm = signals.grad_norm if known else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {
