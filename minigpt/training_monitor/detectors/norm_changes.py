@@ -60,13 +60,14 @@ class NormChanges:
         found: list[int] = []
         if self._weights and self._moved:
             rows = enumerate(zip(weights, self._weights[-1], self._moved, strict=True))
-            # A quick look at all: what neither test could mind.
+            # A quick look at all: nearly always there is nothing that a test could mind.
             changed = [
                 i for i, (now, was, moved) in rows if abs(now - was) > ALIGNED * moved + self._slack * was
             ]
-            stretched = self._stretched(changed, weights, normal, accepted) if changed else []
-            scaled = self._scaled(changed, weights, normal) if accepted >= SETTLED else []
-            found = sorted({*stretched, *scaled})
+            if changed or self._rates or self._multiplied:
+                stretched = self._stretched(changed, weights, normal, accepted)
+                scaled = self._scaled(changed, weights, normal) if accepted >= SETTLED else []
+                found = sorted({*stretched, *scaled})
         self._weights.append(weights)
         self._moved, self._steps = (), 0
         return found

@@ -51,15 +51,20 @@ class UpdateLeaps:
 
         `grads` are the gradients behind these updates; `steady`: whether the learning rate was as before.
         """
-        back = [i for i, leap in self._open.items() if self._is_back(i, updates[i], grads, leap)]
-        confirmed = {i: self._open[i] for i in back} if 2 * len(back) >= len(self._open) else {}
-        self._open = {i: updates[i] for i in self._leapt(updates, grads)} if steady else {}
+        confirmed = self._confirmed(updates, grads) if self._open else {}
+        leapt = self._leapt(updates, grads) if steady else []
+        self._open = {i: updates[i] for i in leapt} if leapt else {}
         self._before = updates
         self._seen += 1
         young = self.accepted < self._min_history
         if not self._open and (young or self._seen % EVERY == 0):
             self._accept(updates, grads)
         return confirmed
+
+    def _confirmed(self, updates: Sequence[float], grads: Sequence[float | None]) -> Mapping[int, float]:
+        """The leaps of the step before, if most of them are over."""
+        back = [i for i, leap in self._open.items() if self._is_back(i, updates[i], grads, leap)]
+        return {i: self._open[i] for i in back} if 2 * len(back) >= len(self._open) else {}
 
     def _leapt(self, updates: Sequence[float], grads: Sequence[float | None]) -> list[int]:
         if self.accepted < self._min_history or not any(map(gt, updates, self._lower_limits)):
@@ -118,8 +123,8 @@ class UpdateLeaps:
             usual + rate * (new - usual) if new > 0.0 else usual
             for usual, new in zip(self.normal, updates, strict=True)
         ]
-        decayed = [PEAK_DECAY * most for most in self._peak]
-        self._peak = list(map(max, updates, decayed))
+        rows = zip(updates, self._peak, strict=True)
+        self._peak = [most if (most := PEAK_DECAY * before) > new else new for new, before in rows]
         if len(grads) == len(self._grad_normal):
             self._grad_normal = [
                 usual + rate * (new - usual) if new is not None and isfinite(new) else usual
@@ -129,11 +134,10 @@ class UpdateLeaps:
         self._set_limits()
 
     def _set_limits(self) -> None:
-        ratio = self._leap_ratio
-        ratio, above = ratio / LESS, 2 * ABOVE_PEAK / LESS
-        lower = map(max, [ratio * usual for usual in self.normal], [above * most for most in self._peak])
+        ratio, above = self._leap_ratio / LESS, 2 * ABOVE_PEAK / LESS
         self._lower_limits = [
-            low if usual > 0.0 else inf for usual, low in zip(self.normal, lower, strict=True)
+            (peak if (peak := above * most) > (low := ratio * usual) else low) if usual > 0.0 else inf
+            for usual, most in zip(self.normal, self._peak, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:

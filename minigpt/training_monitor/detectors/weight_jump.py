@@ -96,15 +96,22 @@ class WeightJump:
     ) -> Facts:
         """Evidence of a jump, as far as this step shows it; the normals follow."""
         self._norms.move(updates)
-        jumped: dict[int, float] = {}
+        stretched: Sequence[int] = ()
         if weights is not None:
-            found = self._norms.take(weights, self._leaps.normal, self._leaps.accepted)
-            jumped |= {i: updates[i] for i in found}
+            stretched = self._norms.take(weights, self._leaps.normal, self._leaps.accepted)
+        leaps: Mapping[int, float] = {}
         if signals.finite and self._last.finite and not self._last.skipped:
-            rates = [rate for rate in (signals.lr, self._last.lr, self._lr_before) if rate > 0.0]
-            steady = not rates or max(rates) <= STEADY * min(rates)
-            jumped |= self._leaps.take(updates, self._grads, steady=steady)
-        return self._evidence(jumped, signals) if jumped else {}
+            leaps = self._leaps.take(updates, self._grads, steady=self._steady(signals.lr))
+        if not stretched and not leaps:
+            return {}  # nearly always
+        return self._evidence({i: updates[i] for i in stretched} | {**leaps}, signals)
+
+    def _steady(self, lr: float) -> bool:
+        """Whether the learning rate is as it was; a rate of 0 says nothing."""
+        if lr == self._last.lr == self._lr_before:
+            return True
+        rates = [rate for rate in (lr, self._last.lr, self._lr_before) if rate > 0.0]
+        return not rates or max(rates) <= STEADY * min(rates)
 
     def _take_rows(
         self, signals: StepSignals
