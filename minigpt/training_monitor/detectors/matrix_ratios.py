@@ -25,6 +25,7 @@ class MatrixRatios:
         self._matrices: list[tuple[int, str]] = []
         self._started: dict[str, bool] = {}  # whether a matrix may be judged by the absolute threshold
         self._excess: dict[str, int] = {}  # matrix -> step since which its ratio is too high
+        self._all_started = False
         self._embedding_high = 0
 
     @property
@@ -37,8 +38,9 @@ class MatrixRatios:
         parameters = signals.parameters
         if parameters is None or parameters.update_norms is None or parameters.weight_norms is None:
             groups = {name: ratio for name, ratio in signals.update_ratios.items() if not _is_embedding(name)}
-            for group in groups:
-                self._started.setdefault(group, False)
+            if not groups.keys() <= self._started.keys():
+                self._started |= {group: False for group in groups if group not in self._started}
+                self._all_started = False
             return groups
         weights, updates = parameters.weight_norms, parameters.update_norms
         if parameters.facts is not self._facts:
@@ -46,11 +48,12 @@ class MatrixRatios:
             for index, name in self._matrices:
                 trained = weights[index] > ZERO_RMS * sqrt(parameters.facts.sizes[index])
                 self._started.setdefault(name, trained)
-        return {name: updates[index] / weights[index] for index, name in self._matrices if weights[index] > 0}
+            self._all_started = all(self._started.values())
+        return {name: updates[i] / weight for i, name in self._matrices if (weight := weights[i]) > 0}
 
     def too_high(self, step: int, ratios: dict[str, float], limit: float) -> str:
         """The matrix whose ratio has been too high for persist_steps; the one furthest above; "" for none."""
-        if max(ratios.values()) <= limit and not self._excess and all(self._started.values()):
+        if self._all_started and not self._excess and max(ratios.values()) <= limit:
             return ""  # nearly always
         lasting = ""
         for name, ratio in ratios.items():
@@ -61,10 +64,16 @@ class MatrixRatios:
                 since = self._excess.setdefault(name, step)
                 if step - since + 1 >= self._persist_steps and ratio > ratios.get(lasting, 0.0):
                     lasting = name
+        self._all_started = all(self._started.values())
         return lasting
 
     def embedding_too_high(self, signals: StepSignals, limit: float) -> str:
         """The embedding (as a layer group) that has been written anew for persist_steps; "" for none."""
+        if (
+            not self._embedding_high
+            and max(signals.update_ratios.values(), default=0.0) <= EMBEDDING_LEEWAY * limit
+        ):
+            return ""  # nearly always
         found = ""
         for group, ratio in signals.update_ratios.items():
             if EMBEDDING_LEEWAY * limit < ratio < inf and _is_embedding(group):
@@ -80,7 +89,7 @@ class MatrixRatios:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._started = dict(state["started"])
+        self._started, self._all_started = dict(state["started"]), False
         self._excess = dict(state["excess"])
         self._embedding_high = state["embedding_high"]
 

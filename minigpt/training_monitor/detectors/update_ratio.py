@@ -80,6 +80,7 @@ class UpdateRatio:
 
     def __init__(self, config: UpdateRatioConfig, facts: RunFacts) -> None:
         self._config = config
+        self._far_down = log(config.fall)
         self._high = Incident("update_ratio_high")
         self._low = Incident("update_ratio_low")
         self._normal = Baseline(min_sigma=0.1)  # log(median ratio / lr)
@@ -97,13 +98,14 @@ class UpdateRatio:
         ratios = self._matrices.of(signals)
         if not ratios or before is None or not isfinite(before[1]) or not signals.finite:
             return []
-        if not isfinite(sum(ratios.values())):
+        values = list(ratios.values())
+        if not isfinite(sum(values)):
             return []
         early = signals.step <= self._config.early_steps
         limit = self._config.early_high if early else self._config.high
         excess = self._matrices.too_high(signals.step, ratios, limit)
         excess = excess or self._matrices.embedding_too_high(signals, limit)
-        middle = median(list(ratios.values()))
+        middle = median(values)
         relative = self._relative(signals.step, middle, *before) if middle > 0 else ""
         if excess or relative == "risen":
             worst = excess or max(ratios, key=ratios.__getitem__)
@@ -111,7 +113,7 @@ class UpdateRatio:
             return self._is_high(signals, worst, value, self._matrices.excess, len(ratios))
         if relative != "fallen" and not self._high.is_open and not self._low.is_open:
             return []  # nearly always
-        largest = max(ratios.values())
+        largest = max(values)
         calm: Evidence = {"value": largest, **self._compared(largest, before[0]), "lr": before[0]}
         findings = self._high.good(signals.step, self._config.close_steps, calm) if self._high.is_open else []
         evidence: Evidence = {"value": middle, **self._compared(middle, before[0]), "lr": before[0]}
@@ -127,20 +129,20 @@ class UpdateRatio:
         """risen or fallen, when the median has been so for long enough; learns from normal steps."""
         value = log(middle) - (log(lr) if lr > 0 else 0.0)
         gradient = log(grad_norm) if grad_norm > 0 else None
-        center, usual = self._normal.center, self._gradients.center
+        center = self._normal.center
         if center is None or self._normal.accepted < MIN_HISTORY:
             self._learn(value, gradient)
             return ""
         fall = center - value
-        if gradient is not None and usual is not None:
+        if gradient is not None and fall > self._far_down and (usual := self._gradients.center) is not None:
             fall -= max(0.0, usual - gradient)
         beyond = self._beyond_its_peak(lr)
-        if value - center + beyond > self._least_rise(beyond) and middle > HARMLESS:
+        if middle > HARMLESS and value - center + beyond > self._least_rise(beyond):
             self._risen_since = self._risen_since or step
             lasts = step - self._risen_since + 1
             self._readmit(lasts, value, gradient)
             return "risen" if lasts >= self._config.persist_steps else ""
-        if fall > log(self._config.fall):
+        if fall > self._far_down:
             self._fallen_since = self._fallen_since or step
             return "fallen"
         self._learn(value, gradient)
