@@ -2,13 +2,14 @@
 
 from collections import deque
 from dataclasses import dataclass
-from math import exp, isfinite, log, sqrt
+from math import exp, inf, log, sqrt
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
+from minigpt.training_monitor.parameter_signals import ParameterFacts
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
@@ -47,15 +48,18 @@ class WeightCollapse:
 
     def __init__(self, config: WeightCollapseConfig, facts: RunFacts) -> None:
         self._config = config
+        self._tolerated = -log(1 - config.fall)
         self._weight_decay = facts.weight_decay
         self._incident = Incident("weight_collapse")
+        self._facts: ParameterFacts | None = None
+        self._matrices: list[tuple[int, str]] = []
         self._looks: deque[tuple[int, dict[str, float]]] = deque()
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         step = signals.step
         if self._looks and step - self._looks[-1][0] < EVERY:
             return []
-        weights = _logs(signals)
+        weights = self._logs(signals)
         if not weights:
             return []
         falls = self._falls(weights)
@@ -65,6 +69,8 @@ class WeightCollapse:
         if not falls:
             return []
         typical = median(list(falls.values()))
+        if typical <= self._tolerated and not self._incident.is_open:
+            return []  # nearly always
         evidence: dict[str, float | int | str] = {
             "value": 1 - exp(-typical),
             "parameter": max(falls, key=falls.__getitem__),
@@ -74,7 +80,7 @@ class WeightCollapse:
         }
         if self._weight_decay is not None:
             evidence["weight_decay"] = self._weight_decay
-        if typical <= -log(1 - self._config.fall):
+        if typical <= self._tolerated:
             return self._incident.good(step, max(1, self._config.close_steps // EVERY), evidence)
         findings = self._incident.bad(step, evidence)
         # Twice in a row: a single jump of the weights is not this rule's.
@@ -87,11 +93,22 @@ class WeightCollapse:
         if len(self._looks) < 2:
             return {}
         oldest, newest = self._looks[0][1], self._looks[-1][1]
-        falls = {}
-        for name, value in weights.items():
-            if name in oldest and name in newest:
-                falls[name] = oldest[name] - value if value < newest[name] else 0.0
-        return falls
+        return {
+            name: oldest[name] - value if value < newest[name] else 0.0
+            for name, value in weights.items()
+            if name in oldest and name in newest
+        }
+
+    def _logs(self, signals: StepSignals) -> dict[str, float]:
+        """Log norm of every matrix, or of every layer group where no parameters are known."""
+        parameters = signals.parameters
+        if parameters is None or parameters.weight_norms is None:
+            groups = signals.weight_norms.items()
+            return {name: log(norm) for name, norm in groups if 0 < norm < inf}
+        if parameters.facts is not self._facts:
+            self._facts, self._matrices = parameters.facts, _matrices(parameters.facts)
+        norms = parameters.weight_norms
+        return {name: log(norm) for index, name in self._matrices if 0 < (norm := norms[index]) < inf}
 
     def rebase(self) -> None:
         self._looks.clear()
@@ -107,15 +124,7 @@ class WeightCollapse:
         self._looks = deque((step, dict(weights)) for step, weights in state["looks"])
 
 
-def _logs(signals: StepSignals) -> dict[str, float]:
-    """Log norm of every matrix, or of every layer group where no parameters are known."""
-    parameters = signals.parameters
-    if parameters is None or parameters.weight_norms is None:
-        return {name: log(norm) for name, norm in signals.weight_norms.items() if norm > 0 and isfinite(norm)}
-    facts = parameters.facts
+def _matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
+    """Index and name of the parameters large enough to be matrices."""
     smallest = 4 * sqrt(max(facts.sizes, default=0))
-    return {
-        name: log(norm)
-        for name, size, norm in zip(facts.names, facts.sizes, parameters.weight_norms, strict=True)
-        if size >= smallest and norm > 0 and isfinite(norm)
-    }
+    return [(index, facts.names[index]) for index, size in enumerate(facts.sizes) if size >= smallest]
