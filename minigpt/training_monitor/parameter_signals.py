@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ParameterFacts:
     """What rarely changes about a model's parameters, in model order; the same object until something does."""
 
@@ -23,6 +24,16 @@ class ParameterFacts:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def all_trainable(self) -> bool:
+        """Whether no parameter is frozen."""
+        return all(self.trainable)
+
+    @cached_property
+    def all_optimized(self) -> bool:
+        """Whether every parameter is known to be in some optimizer."""
+        return self.optimized is not None and all(self.optimized)
 
 
 @dataclass(frozen=True, slots=True)

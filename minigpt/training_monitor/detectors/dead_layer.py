@@ -71,7 +71,7 @@ class DeadLayer:
         """(evidence of parameters at zero that were not before, evidence of those that stay there)."""
         facts, norms = parameters.facts, parameters.grad_norms
         absence = self._zeros
-        if 0.0 not in norms and None not in norms and all(facts.trainable):
+        if facts.all_trainable and all(norms):  # neither 0 nor None
             absence.note_all_present(facts.names)
         else:
             judged = zip(norms, facts.trainable, strict=True)

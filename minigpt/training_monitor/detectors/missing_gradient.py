@@ -66,7 +66,10 @@ class MissingGradient:
 
     def _judge_parameters(self, step: int, parameters: ParameterSignals) -> list[Finding]:
         facts, absence = parameters.facts, self._parameters
-        if None not in parameters.grad_norms and all(facts.trainable):
+        norms = parameters.grad_norms
+        if facts.all_trainable and (
+            all(norms) or None not in norms
+        ):  # nearly always: all() is by far the quicker
             absence.note_all_present(facts.names)
         else:
             absence.note(facts.names, self._absent(parameters))

@@ -56,7 +56,7 @@ class UnoptimizedParameter:
             return []
         if parameters.facts is not self._facts:
             self._take(parameters.facts)
-        self._left_out = self._outside(parameters) if not all(parameters.facts.optimized) else []
+        self._left_out = self._outside(parameters) if not parameters.facts.all_optimized else []
         if not self._left_out:
             return self._incident.good(signals.step, self._config.close_steps, {})
         if self._is_a_choice(parameters):
