@@ -102,7 +102,7 @@ class FrozenParameter:
         if updates is None:
             return []
         still = self._still
-        if 0.0 in updates:
+        if not all(updates):
             still.note(facts.names, self._standing(facts, updates))
         else:
             still.note_all_present(facts.names)
@@ -152,15 +152,19 @@ class FrozenParameter:
             return
         moving = self._moving or [0.0] * len(updates)
         rows = zip(updates, self._due, moving, strict=True)
-        self._moving = [max(due or 0.0, FORGET * was) if update > 0.0 else was for update, due, was in rows]
+        self._moving = [
+            (faded if (faded := FORGET * was) > (due or 0.0) else due or 0.0) if update > 0.0 else was
+            for update, due, was in rows
+        ]
 
     def _remember(self, signals: StepSignals) -> None:
         parameters = signals.parameters
         self._last.take(signals)
         if parameters is not None:
-            if parameters.facts.names != self._due_names:
+            names = parameters.facts.names
+            if names is not self._due_names and names != self._due_names:
                 self._moving = []
-            self._due_names, self._due = parameters.facts.names, parameters.grad_norms
+            self._due_names, self._due = names, parameters.grad_norms
         if signals.lr > 0.0:
             self._peak_lr = max(self._peak_lr, signals.lr)
             self._latest_lr = signals.lr
