@@ -1,6 +1,6 @@
 """The leap that updates make when an optimizer begins with fresh moments, and how it settles."""
 
-from math import exp, isfinite, log
+from math import exp, inf, isfinite, log
 from typing import Any
 
 from minigpt.training_monitor.baseline import median
@@ -60,12 +60,7 @@ class MomentLeap:
     def _judge(self, signals: StepSignals, last: LastStep) -> float | None:
         ratios = signals.update_ratios
         total = sum(ratios.values())
-        if (
-            not 0.0 < total < float("inf")
-            or last.lr <= 0.0
-            or last.grad_norm <= 0.0
-            or not isfinite(signals.loss)
-        ):
+        if not 0.0 < total < inf or last.lr <= 0.0 or last.grad_norm <= 0.0 or not isfinite(signals.loss):
             return None
         update = log(total / last.lr)
         off = update - self._mean
@@ -113,7 +108,7 @@ class MomentLeap:
 
     def _per_layer(self, signals: StepSignals, lr: float) -> dict[str, float]:
         ratios = signals.update_ratios.items()
-        return {name: log(ratio / lr) for name, ratio in ratios if 0.0 < ratio < float("inf")}
+        return {name: log(ratio / lr) for name, ratio in ratios if 0.0 < ratio < inf}
 
     def _accept(self, signals: StepSignals, last: LastStep, update: float) -> None:
         rate = max(SMOOTHING, 1 / (self._accepted + 1))
