@@ -86,6 +86,8 @@ class Labels:
         self._mismatched = self._mismatched + 1 if mismatched else 0
         if not leaks and not mismatched:
             self._accept(match, copy)
+            if not self._leak.is_open and not self._mismatch.is_open:
+                return []  # nearly always
         evidence = self._evidence(batch, signals)
         return self._told(self._leak, self._leaked, signals.step, evidence) + self._told(
             self._mismatch, self._mismatched, signals.step, evidence
@@ -97,7 +99,7 @@ class Labels:
     def _leaks(self, match: float, copy: float) -> bool:
         """Whether the targets became the inputs: a text of one repeated token would be both."""
         low, high = self._config.low, self._config.high
-        return self._known() and self._copy < low and copy > high and match < high
+        return copy > high and match < high and self._copy < low and self._known()
 
     def _is_mismatched(self, match: float, copy: float) -> bool:
         if not self._known():
@@ -120,8 +122,9 @@ class Labels:
         """
         if self._knows_nothing is None or self._resumed or (batch.ignored_fraction or 0.0) > self._config.low:
             return False
-        chance = max(self._match, batch.label_match or 0.0, self._copy, batch.label_copy or 0.0)
-        return chance < self._config.low * self._config.high
+        chance = self._config.low * self._config.high
+        shares = (self._match, batch.label_match or 0.0, self._copy, batch.label_copy or 0.0)
+        return self._match < chance and max(shares) < chance
 
     def _leaked_from_the_start(self, signals: StepSignals, copy: float) -> bool:
         """Models that shift by themselves have targets equal to their inputs; but they do not learn that fast."""
