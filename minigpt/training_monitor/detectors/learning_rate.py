@@ -74,6 +74,9 @@ class LearningRateMismatch:
         matches = self._is_on_schedule(signals.step, lr, scheduled)
         leaps = lr > self._config.leap_ratio * max(scheduled, self._neighbour(signals.step))
         self._last = (signals.step, lr, scheduled)
+        if matches and not self._incident.is_open:
+            self._off = 0
+            return []  # nearly always
         evidence: Evidence = {
             "lr": lr,
             "scheduled_lr": scheduled,
