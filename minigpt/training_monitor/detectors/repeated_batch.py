@@ -58,7 +58,8 @@ class RepeatedBatch:
         self._epochs_pass = self._step is not None and signals.epoch > self._epoch
         self._step, self._epoch = step, signals.epoch
         distance = self._distance(value)
-        self._recent = [*self._recent[-(self._config.short_period - 1) :], value]
+        self._recent.append(value)
+        del self._recent[: -self._config.short_period]
         if distance is None:
             self._same = self._looping = 0
             self._distinct = min(self._distinct + 1, 4 * self._config.short_period)
@@ -69,6 +70,8 @@ class RepeatedBatch:
 
     def _distance(self, value: int) -> int | None:
         """Steps since this batch was last seen, if it was lately."""
+        if value not in self._recent:
+            return None  # nearly always
         for distance, earlier in enumerate(reversed(self._recent), start=1):
             if earlier == value:
                 return distance if distance < self._config.short_period else None
