@@ -82,7 +82,9 @@ class TrainingMonitor:
         `investigate` may look closer at a finding (which module, which document) before it is put into words: it
         gives more evidence, or {}.
         """
-        found = [finding for detector in self._detectors.values() for finding in detector.observe(signals)]
+        found: list[Finding] = []
+        for detector in self._detectors.values():
+            found += detector.observe(signals)
         self._movements.add(signals)
         action = self._policy.decide(signals, found) if self.config.enabled else Continue()
         if not found and isinstance(action, Continue):
