@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
+from operator import mul
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
-from minigpt.training_monitor.probes.norms import l2_norms, real_values
+from minigpt.training_monitor.probes.norms import Norms, l2_norms, real_values
 from minigpt.training_monitor.probes.optimizer_steps import OptimizerSteps
 from minigpt.training_monitor.probes.parameter_table import ParameterTable
 from minigpt.training_monitor.probes.sample import WeightSample, zero_fractions
@@ -57,21 +58,26 @@ class Measurement:
 
     def read(self, values: Sequence[float], grad_scale: float = 1.0) -> Reading:
         """The numbers from `vector.tolist()`; gradients that were still scaled are divided by `grad_scale`."""
-        rows = iter(values)
-        total = next(rows) / grad_scale
-        every = len(self.facts)
-        grads = _scattered(self.present, every, [next(rows) / grad_scale for _ in self.present])
-        weights = [next(rows) for _ in range(every)] if self.weights else None
-        updates = None if self.scales is None else [scale * next(rows) for scale in self.scales]
-        zeros = _scattered(self.present, every, [next(rows) for _ in self.present]) if self.zeros else None
-        counts = [next(rows) for _ in range(self.counted)]
+        present, every, at = len(self.present), len(self.facts), 1
+        gradients: Sequence[float] = values[at : at + present]
+        if grad_scale != 1.0:
+            gradients = [norm / grad_scale for norm in gradients]
+        grads, at = _scattered(self.present, every, gradients), at + present
+        weights = updates = zeros = None
+        if self.weights:
+            weights, at = values[at : at + every], at + every
+        if self.scales is not None:
+            updates, at = list(map(mul, self.scales, values[at : at + every])), at + every
+        if self.zeros:
+            zeros, at = _scattered(self.present, every, values[at : at + present]), at + present
+        counts = list(values[at : at + self.counted])
         if self.count is not None:
             counts.append(self.count)
-        weight_norms = self._by_group(weights)
-        update_norms = self._by_group(updates)
+        weight_norms = {} if weights is None else self._by_group(weights)
+        update_norms = {} if updates is None else self._by_group(updates)
         return Reading(
-            grad_norm=total,
-            group_norms=self._by_group(grads),
+            grad_norm=values[0] / grad_scale,
+            group_norms=self._by_group(grads) if present == every else self._by_group_present(grads),
             weight_norms=weight_norms,
             update_ratios={
                 name: update / weight_norms[name]
@@ -82,17 +88,25 @@ class Measurement:
             parameters=ParameterSignals(self.facts, grads, weights, updates, zeros),
         )
 
-    def _by_group(self, norms: Sequence[float | None] | None) -> dict[str, float]:
-        if norms is None:
-            return {}
+    def _by_group(self, norms: Sequence[Any]) -> dict[str, float]:
+        return {name: hypot(*_at(norms, indices)) for name, indices in self.members}
+
+    def _by_group_present(self, norms: Sequence[float | None]) -> dict[str, float]:
+        """The same where some are missing."""
         found = ((name, [norms[i] for i in indices]) for name, indices in self.members)
         present = ((name, [norm for norm in own if norm is not None]) for name, own in found)
         return {name: hypot(*own) for name, own in present if own}
 
 
-def _scattered(places: Sequence[int], size: int, values: Sequence[float]) -> list[float | None]:
+def _at(values: Sequence[float], places: Sequence[int]) -> Sequence[float]:
+    if isinstance(places, range):
+        return values[places.start : places.stop]
+    return [values[place] for place in places]
+
+
+def _scattered(places: Sequence[int], size: int, values: Sequence[float]) -> Sequence[float | None]:
     if len(places) == size:
-        return list(values)
+        return values
     row: list[float | None] = [None] * size
     for place, value in zip(places, values, strict=True):
         row[place] = value
@@ -117,7 +131,7 @@ class ModelProbe:
         self._optimizer_steps = OptimizerSteps(optimizers)
         self._weights_every = weights_every
         self._measured = 0
-        self._sample = WeightSample(self._table.tensors, self._table.home)
+        self._look_at_weights()
         self._before: Tensor | None = None
 
     @property
@@ -131,13 +145,15 @@ class ModelProbe:
         self._follow()
         table, home = self._table, self._table.home
         gradients = [parameter.grad for parameter in table.parameters]
-        present = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        present: Sequence[int] = range(len(gradients))
+        if any(gradient is None for gradient in gradients):
+            present = [index for index, gradient in enumerate(gradients) if gradient is not None]
         values = [real_values(gradient) for gradient in gradients if gradient is not None]
         norms = l2_norms(values, home)
         parts = [torch.linalg.vector_norm(norms).reshape(1), norms]
         weights = self._measured % self._weights_every == 0
         if weights:
-            parts.append(l2_norms(table.tensors, home))
+            parts.append(self._weight_norms.take())
         sample, before = self._sample.take(), self._before
         if before is not None:
             parts.append(torch.linalg.vector_norm(sample - before, dim=1).float())
@@ -167,7 +183,11 @@ class ModelProbe:
         if self._table.refresh():
             self._before = None
         if self._table.tensors is not seen:
-            self._sample = WeightSample(self._table.tensors, self._table.home)
+            self._look_at_weights()
+
+    def _look_at_weights(self) -> None:
+        self._sample = WeightSample(self._table.tensors, self._table.home)
+        self._weight_norms = Norms(self._table.tensors, self._table.home)
 
     def gradients(self) -> list[Tensor]:
         """The gradients that are there now."""

@@ -21,29 +21,48 @@ class _HasShard(Protocol):
     def to_local(self) -> Tensor: ...
 
 
+class Norms:
+    """Norms of the same tensors again and again, of their values at each `take`: how is decided once."""
+
+    def __init__(self, tensors: Sequence[Tensor], home: torch.device) -> None:
+        """The tensors may differ in device, dtype and layout."""
+        self._home = home
+        alike: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            rows = tensor.is_cpu and tensor.numel() >= LARGE and _cuts_into_rows(tensor)
+            alike.setdefault((tensor.device, tensor.dtype, rows), []).append(index)
+        self._parts = [
+            ([tensors[index].view(ROWS, -1) if rows else tensors[index] for index in indices], rows)
+            for (_, _, rows), indices in alike.items()
+        ]
+        self._order: Tensor | None = None
+        if len(alike) > 1:
+            order = [0] * len(tensors)
+            for place, index in enumerate(index for indices in alike.values() for index in indices):
+                order[index] = place
+            self._order = uploaded(order, home)
+
+    def take(self) -> Tensor:
+        """(N,) fp32 norms on `home`, in the order of the tensors."""
+        if not self._parts:
+            return torch.zeros(0, device=self._home)
+        parts = [
+            (_by_rows(members) if rows else _whole(members)).to(self._home, non_blocking=True)
+            for members, rows in self._parts
+        ]
+        return parts[0] if self._order is None else torch.cat(parts)[self._order]
+
+
 def l2_norms(tensors: Sequence[Tensor], home: torch.device) -> Tensor:
     """(N,) fp32 norms on `home`, in order; the tensors may differ in device, dtype and layout."""
-    if not tensors:
-        return torch.zeros(0, device=home)
-    alike: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        rows = tensor.is_cpu and tensor.numel() >= LARGE and _cuts_into_rows(tensor)
-        alike.setdefault((tensor.device, tensor.dtype, rows), []).append(index)
-    parts = []
-    for (_, _, rows), indices in alike.items():
-        members = [tensors[index] for index in indices]
-        parts.append((_by_rows(members) if rows else _whole(members)).to(home, non_blocking=True))
-    if len(parts) == 1:
-        return parts[0]
-    order = [0] * len(tensors)
-    for place, index in enumerate(index for indices in alike.values() for index in indices):
-        order[index] = place
-    return torch.cat(parts)[uploaded(order, home)]
+    return Norms(tensors, home).take()
 
 
 def real_values(tensor: Tensor) -> Tensor:
     """The real numbers that a parameter or gradient holds on this rank: of a DTensor its shard, of a complex
     one both parts, of a sparse one the values, summed over duplicates (on CUDA, that costs a sync)."""
+    if type(tensor) is Tensor and not (tensor.requires_grad or tensor.is_sparse or tensor.is_complex()):
+        return tensor  # nearly every gradient
     values = tensor.detach()
     if type(values) is not Tensor and isinstance(values, _HasShard):
         values = values.to_local()
@@ -55,7 +74,7 @@ def real_values(tensor: Tensor) -> Tensor:
 
 
 def _by_rows(tensors: list[Tensor]) -> Tensor:
-    rows = [torch.linalg.vector_norm(t.view(ROWS, -1), dim=1, dtype=_sum_type(t)) for t in tensors]
+    rows = [torch.linalg.vector_norm(tensor, dim=1, dtype=_sum_type(tensor)) for tensor in tensors]
     norms: Tensor = torch.linalg.vector_norm(torch.stack(rows), dim=1)
     return norms.float()
 

@@ -1,6 +1,7 @@
 """Which parameters there are to measure: cached, and looked at anew when the model or the optimizers change."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -21,8 +22,8 @@ class ParameterTable:
     tensors: list[Tensor]
     """Their values, sharing memory."""
     facts: ParameterFacts
-    members: list[tuple[str, list[int]]]
-    """Layer groups in model order, with the indices of their parameters."""
+    members: list[tuple[str, Sequence[int]]]
+    """Layer groups in model order, with the indices of their parameters: a range where they are neighbours."""
     home: torch.device
     """Where the numbers come together: the first parameter's device, but an accelerator before the CPU."""
 
@@ -31,12 +32,17 @@ class ParameterTable:
         self._named = [] if isinstance(source, nn.Module) else list(source)
         self._optimizers = optimizers
         self._tables: list[Mapping[str, object]] = []
-        self._places: list[tuple[Mapping[str, object], str, nn.Parameter | None]] = []
+        self._owners: list[dict[str, nn.Parameter | None]] = []
+        self._keys: list[str] = []
+        self._owned: list[nn.Parameter | None] = []
+        """What each of `_owners` holds under its one of `_keys`."""
         self._read()
 
     def refresh(self) -> bool:
         """Follow what changed since the last look; whether the rows are no longer the same, one for one."""
-        if self._state() == self._seen and all(own.get(key) is p for own, key, p in self._places):
+        # By map: this is done at every step, and for each parameter.
+        same = all(map(is_, map(dict.get, self._owners, self._keys), self._owned))
+        if same and self._state() == self._seen:
             return False
         before = self._rows()
         self._read()
@@ -54,7 +60,9 @@ class ParameterTable:
             self._named = list(self._model.named_parameters())
             modules = list(self._model.modules())
             self._tables = [table for m in modules for table in (m._parameters, m._modules)]
-            self._places = [(m._parameters, key, p) for m in modules for key, p in m._parameters.items()]
+            places = [(m._parameters, key, p) for m in modules for key, p in m._parameters.items()]
+            self._owners = [owner for owner, _, _ in places]
+            self._keys, self._owned = [key for _, key, _ in places], [p for _, _, p in places]
         named = [(name, p, real_values(p)) for name, p in self._named if _has_values(p)]
         named = [row for row in named if row[2].numel()]
         self._without_values = [p for _, p in self._named if not _has_values(p)]
@@ -85,8 +93,8 @@ class ParameterTable:
         """What tells cheaply that something changed: flags, memory, sizes of modules and optimizer groups."""
         return (
             [p.requires_grad for p in self.parameters],
-            [p.data_ptr() for p in self.parameters],
-            [len(table) for table in self._tables],
+            list(map(Tensor.data_ptr, self.parameters)),
+            list(map(len, self._tables)),
             [len(g["params"]) for optimizer in self._optimizers for g in optimizer.param_groups],
             [_at_rest(g) for optimizer in self._optimizers for g in optimizer.param_groups],
             [_has_values(p) for p in self._without_values],
@@ -105,11 +113,16 @@ def _has_values(parameter: nn.Parameter) -> bool:
     return (parameter.is_floating_point() or parameter.is_complex()) and parameter.element_size() > 1
 
 
-def _members(groups: Sequence[str]) -> list[tuple[str, list[int]]]:
+def _members(groups: Sequence[str]) -> list[tuple[str, Sequence[int]]]:
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    return list(members.items())
+    return [(group, _as_range(indices)) for group, indices in members.items()]
+
+
+def _as_range(indices: list[int]) -> Sequence[int]:
+    run = range(indices[0], indices[-1] + 1)
+    return run if len(run) == len(indices) else indices
 
 
 def _home(tensors: Sequence[Tensor]) -> torch.device:

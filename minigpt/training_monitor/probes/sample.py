@@ -21,18 +21,19 @@ class WeightSample:
         views = [spread(tensor) for tensor in tensors]
         self._home = home
         self._pieces = _padded(views, 0.0)
+        self._at_home = all(piece.device == home for piece in self._pieces)
         self.scales = [sqrt(t.numel() / view.numel()) for t, view in zip(tensors, views, strict=True)]
         """What turns the norm of a row into the estimated norm of its tensor."""
 
     def take(self) -> Tensor:
         """(tensors, SAMPLED) values now, at least fp32; short rows end in zeros."""
-        return _rows(self._pieces, self._home)
+        return _rows(self._pieces if self._at_home else _brought(self._pieces, self._home), self._home)
 
 
 def zero_fractions(gradients: Sequence[Tensor], home: torch.device) -> Tensor:
     """(N,) share of the sampled elements of each gradient that are exactly zero."""
     views = [spread(gradient) for gradient in gradients]
-    counts = (_rows(_padded(views, 1.0), home) == 0).sum(dim=1).float()
+    counts = (_rows(_brought(_padded(views, 1.0), home), home) == 0).sum(dim=1).float()
     return counts / uploaded([float(view.numel()) for view in views], home)
 
 
@@ -71,9 +72,12 @@ def _padded(views: list[Tensor], filler: float) -> list[Tensor]:
     return pieces
 
 
+def _brought(pieces: list[Tensor], home: torch.device) -> list[Tensor]:
+    return [piece if piece.device == home else piece.to(home, non_blocking=True) for piece in pieces]
+
+
 def _rows(pieces: list[Tensor], home: torch.device) -> Tensor:
     if not pieces:
         return torch.zeros(0, SAMPLED, device=home)
-    here = [piece if piece.device == home else piece.to(home, non_blocking=True) for piece in pieces]
-    values = torch.cat(here).view(-1, SAMPLED)
+    values = torch.cat(pieces).view(-1, SAMPLED)
     return values.float() if values.dtype.itemsize < 4 else values
