@@ -1,7 +1,7 @@
 """From a step's numbers on the device to signals, findings and sinks; on CUDA one step late, so that nothing waits."""
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 
@@ -11,6 +11,7 @@ from minigpt.training.run import Run
 from minigpt.training.step import StepResult
 from minigpt.training_monitor.action import Action, Continue, Stop
 from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.probes.memory import peak_memory_bytes
 from minigpt.training_monitor.signals import StepSignals
 
@@ -63,8 +64,8 @@ class Observer:
         if read is None:
             return Continue()
         run = self._run
-        signals = _signals(run, *read)
-        signals = replace(signals, look=self._forensics.look_of(signals.step))
+        step, numbers = read
+        signals = _signals(run, step, numbers, self._forensics.look_of(step.step))
         self._newest.append(signals)
         # Norms and the loss are the same on every rank; time, memory and the batch are its own, and so may the action
         # be: nothing here may wait for another rank because of it (numbers that are not finite are everybody's).
@@ -78,7 +79,7 @@ class Observer:
         return observation.action
 
 
-def _signals(run: Run, step: _Step, numbers: list[float]) -> StepSignals:
+def _signals(run: Run, step: _Step, numbers: list[float], look: Look | None) -> StepSignals:
     loss, called_off, scale, *measured, leftover = numbers
     result, model = step.result, step.result.measurement.read(measured)
     tokens_per_second = result.targets / step.seconds
@@ -109,4 +110,5 @@ def _signals(run: Run, step: _Step, numbers: list[float]) -> StepSignals:
         optimizer_steps=model.optimizer_steps,
         parameters=model.parameters,
         batch=result.batch,
+        look=look,
     )
