@@ -9,6 +9,8 @@ from typing import Any
 
 Record = dict[str, Any]
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 
 def legal(value: object) -> object:
     """The value with every non-finite float as "NaN", "Infinity" or "-Infinity": JSON has no other way, and
@@ -52,7 +54,10 @@ def read_json_lines(path: Path) -> list[Record]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(legal(record), ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return _encode(record) + "\n"
+    except (ValueError, TypeError):  # a number that is not finite (seldom), or a mapping that is no dict
+        return _encode(legal(record)) + "\n"
 
 
 def _parsed(line: bytes) -> Record | None:
