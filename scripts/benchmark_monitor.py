@@ -6,7 +6,7 @@
 
 `with` is a step as `minigpt train` does it: probes, detectors, metrics.jsonl, events.jsonl, TensorBoard. `without`
 measures only what clipping needs anyway, and reads the loss. Machines are noisy: each step with is compared with the
-step without beside it, and the cost of every part is also timed alone.
+step without beside it, and the cost of every part is also timed alone, with what it leaves to threads of its own.
 """
 
 import argparse
@@ -28,7 +28,6 @@ if importlib.util.find_spec("minigpt") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from minigpt.config.load import load_config
-from minigpt.data.loader import StepBatches
 from minigpt.data.prepare import prepare
 from minigpt.distributed.world import joined_world
 from minigpt.optim.schedule import lr_at
@@ -42,12 +41,14 @@ from minigpt.training.records import open_records
 from minigpt.training.run import Run
 from minigpt.training.step import train_step
 from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.monitor import TrainingMonitor
 from minigpt.training_monitor.probes.batch import batch_facts
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.fan_out import FanOut
 from minigpt.training_monitor.sinks.protocol import Sink
 
-WARMUP_STEPS = 3
+WARMUP_STEPS, TIMES = 3, 40
+FILES = ("MetricsSink", "EventsSink", "TensorBoardSink")
 
 
 class BareProbe:
@@ -93,11 +94,7 @@ def opened(preset: str, overrides: list[str], device: str) -> Iterator[Run]:
 
 
 def sinks_of(run: Run) -> list[Sink]:
-    assert isinstance(run.sinks, FanOut)
-    return list(run.sinks._sinks)
-
-
-FILES = ("MetricsSink", "EventsSink", "TensorBoardSink")
+    return list(run.sinks._sinks) if isinstance(run.sinks, FanOut) else [run.sinks]
 
 
 class Turns:
@@ -105,6 +102,10 @@ class Turns:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.signals: list[StepSignals] = []
+        keeper: Any = FanOut([])
+        keeper.step = lambda signals, log: self.signals.append(signals)
+        run.sinks = FanOut([*sinks_of(run), keeper])
         self._observer = Observer(run)
         self._losses: DeferredRead[None] = DeferredRead()
 
@@ -171,51 +172,48 @@ def report(watched: list[float], bare: list[float]) -> list[str]:
 
 
 def parts(run: Run, turns: Turns) -> dict[str, Callable[[], object]]:
-    """What can be timed alone, on the state that the last step left, with gradients for it."""
-    signals: list[StepSignals] = []
-    run.sinks, sinks = FanOut([keeper(signals)]), run.sinks
-    turns.watched()
-    turns.watched()
-    run.sinks = sinks
-    batches: StepBatches = run.loader.next_step()
+    """What can be timed alone, with gradients as the last step had them."""
+    batches = run.loader.next_step()
     pairs = [(batch.inputs_BT, batch.targets_BT) for batch in batches.micro_batches]
     for parameter in run.model.parameters():
         parameter.grad = torch.randn_like(parameter)
     bare, measurement = BareProbe(run), run.probe.measure()
     values = measurement.vector.tolist()
+    monitor = TrainingMonitor(run.monitor.config, facts=run.monitor._facts)
     timed: dict[str, Callable[[], object]] = {
         "(the norm that clipping needs)": bare.measure,
         "probe: gradients, weights, updates": run.probe.measure,
         "probe: the same, counting zeros": lambda: run.probe.measure(count_zeros=True),
-        "probe: left-over gradients": run.probe.gradients,
         "batch facts": lambda: batch_facts(pairs),
         "reading the vector": lambda: measurement.read(values),
-        "detectors": lambda: run.monitor.observe(signals[-1]),
+        "detectors": each(turns.signals, monitor.observe),
     }
-    for sink in sinks_of(run):
-        timed[type(sink).__name__] = partial(sink.step, signals[-1], log=False)
-    return timed
+    files = (sink for sink in sinks_of(run) if type(sink).__name__ in FILES)
+    return timed | {type(sink).__name__: each(turns.signals, partial(sink.step, log=False)) for sink in files}
 
 
-def keeper(kept: list[StepSignals]) -> Sink:
-    """A sink that only keeps what it is given."""
-    sink: Any = FanOut([])
-    sink.step = lambda signals, log: kept.append(signals)
-    return sink  # type: ignore[no-any-return]
+def each(signals: list[StepSignals], take: Callable[[StepSignals], object]) -> Callable[[], object]:
+    """At each call gives `take` the next of the run's last TIMES steps; those before at once, to learn from."""
+    for one in signals[:-TIMES]:
+        take(one)
+    rest = iter(signals[-TIMES:])
+    return lambda: take(next(rest))
 
 
-def microseconds(call: Callable[[], object], device: torch.device, times: int = 40) -> float:
-    """Median over `times` calls, each after the caches were emptied as a training step does."""
+def microseconds(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """The caller's wait (median), and other threads' work (mean), each time after emptying caches as a step does."""
     flood = torch.zeros(16 * 2**20 if device.type == "cpu" else 1, device=device)
-    taken = []
-    for _ in range(times):
+    taken, threads = [], 0.0
+    for _ in range(TIMES):
         flood.add_(1)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        started_at = time.perf_counter()
+        all_before, own_before, started_at = time.process_time(), time.thread_time(), time.perf_counter()
         call()
         taken.append(time.perf_counter() - started_at)
-    return 1e6 * statistics.median(taken)
+        time.sleep(0.002)  # for the threads to finish
+        threads += (time.process_time() - all_before) - (time.thread_time() - own_before)
+    return 1e6 * statistics.median(taken), 1e6 * threads / TIMES
 
 
 def main() -> None:
@@ -225,25 +223,26 @@ def main() -> None:
     parser.add_argument("--config", default="small", help="a preset's name or a YAML file (default: small)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=60, help="pairs of steps (default: 60)")
+    parser.add_argument("--steps", type=int, default=60, help="pairs of steps (default: 60; at least 40)")
     parser.add_argument("--compile", action="store_true", help="compile the model first, as long runs do")
     given = parser.parse_args()
     with opened(given.config, given.set, given.device) as run:
         if given.compile:
             compile_model(run.model, run.micro_batch_size, run.precision)
-        threads = f", {torch.get_num_threads()} threads" if given.device == "cpu" else ""
-        compiled = ", compiled" if given.compile else ""
-        print(
-            f"{given.config} on {given.device}{threads}, {run.precision.name}{compiled}, torch {torch.__version__}"
+        title = (
+            f"{given.config} on {given.device}, {torch.get_num_threads()} CPU threads, {run.precision.name}"
         )
+        print(f"{title}{', compiled' if given.compile else ''}, torch {torch.__version__}")
         turns = Turns(run)
         watched, bare = compare(turns, given.steps)
         print("\n".join(report(watched, bare)))
         step = statistics.median(bare)
-        print("each part alone (on CUDA: the host's share)")
+        print("each part alone (on CUDA: the host's share), and what it leaves to other threads")
         for name, call in parts(run, turns).items():
-            each = microseconds(call, run.world.device)
-            print(f"  {name:36s} {each:8.0f} us  {each / step / 1e4:6.3f} % of a step")
+            wait, others = microseconds(call, run.world.device)
+            print(
+                f"  {name:36s} {wait:8.0f} us  {wait / step / 1e4:6.3f} % of a step  {others:6.0f} us in threads"
+            )
 
 
 if __name__ == "__main__":
