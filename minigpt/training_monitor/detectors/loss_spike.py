@@ -71,13 +71,16 @@ class LossSpike:
         norm = log(signals.grad_norm)
         if len(self._first) < FIRST_LOSSES:
             self._first.append(signals.loss)
-            self._floor = SOLVED * median(self._first)
+            self._set_floor()
         self._now.append((norm, signals.loss))
         value = self._with_floor(signals.loss)
         findings = self._rule.observe(signals.step, value, self._alarm, grad_norm=signals.grad_norm)
         if not self._rule.incident.is_open:
             self._norms.accept(norm)
         return findings
+
+    def _set_floor(self) -> None:
+        self._floor = SOLVED * median(self._first) if self._first else 0.0
 
     def _with_floor(self, loss: float) -> float:
         floor = self._floor
@@ -117,3 +120,4 @@ class LossSpike:
         self._norms.load_state_dict(state["norms"])
         self._now = deque(((norm, loss) for norm, loss in state["now"]), maxlen=8)
         self._first = list(state["first"])
+        self._set_floor()
