@@ -25,7 +25,7 @@ from minigpt.training_monitor.detectors.repeated_batch import RepeatedBatchConfi
 from minigpt.training_monitor.detectors.spike import ExplodingConfig
 from minigpt.training_monitor.detectors.throughput import MemoryGrowthConfig, ThroughputConfig
 from minigpt.training_monitor.detectors.unoptimized_parameter import UnoptimizedParameterConfig
-from minigpt.training_monitor.detectors.update_ratio import UpdateRatioConfig
+from minigpt.training_monitor.detectors.update_ratio_config import UpdateRatioConfig
 from minigpt.training_monitor.detectors.weight_collapse import WeightCollapseConfig
 from minigpt.training_monitor.detectors.weight_jump import WeightJumpConfig
 from minigpt.training_monitor.overflow import Fp16Config, NonFiniteConfig

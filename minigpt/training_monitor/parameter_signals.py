@@ -50,3 +50,5 @@ class ParameterSignals:
     sample of elements, exactly 0 when none of them moved; None: not measured, or nothing to compare with yet."""
     zero_fractions: Sequence[float | None] | None = None
     """Share of sampled gradient elements that are exactly zero; None: not looked at this step."""
+    moved_fractions: Sequence[float] | None = None
+    """Share of sampled weights that differ at all from the step before; None: not looked at this step."""

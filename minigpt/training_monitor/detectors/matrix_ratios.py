@@ -1,6 +1,7 @@
 """Update / weight ratios of a model's matrices, and which of them is too high by any measure."""
 
 import re
+from collections.abc import Sequence
 from math import inf, sqrt
 from typing import Any
 
@@ -14,6 +15,9 @@ SMALLEST = 64
 """Elements; fewer are written anew within a few healthy steps."""
 EMBEDDING_LEEWAY = 1.4
 """Times the limit that an embedding's ratio must be: it moves more than a matrix, being small at first."""
+ECHO = 0.93
+"""Updates that shrink by this factor a step or faster are what momentum (.9) makes of one large gradient: over by
+itself. A rate too high keeps them as they are, however fast the weights grow under them."""
 
 
 class MatrixRatios:
@@ -24,8 +28,11 @@ class MatrixRatios:
         self._facts: ParameterFacts | None = None
         self._matrices: list[tuple[int, str]] = []
         self._started: dict[str, bool] = {}  # whether a matrix may be judged by the absolute threshold
-        self._excess: dict[str, int] = {}  # matrix -> step since which its ratio is too high
         self._all_started = False
+        self._excess: dict[str, tuple[int, float, float]] = {}
+        """Matrix -> since when its ratio is too high, its update then, its ratio then."""
+        self._updates: Sequence[float] = ()
+        self._index: dict[str, int] = {}
         self._embedding_high = 0
 
     @property
@@ -33,10 +40,15 @@ class MatrixRatios:
         """How many matrices are too high now."""
         return len(self._excess)
 
+    def first_excess(self, name: str) -> float:
+        """The ratio with which a matrix that is too high began to be."""
+        return self._excess[name][2] if name in self._excess else 0.0
+
     def of(self, signals: StepSignals) -> dict[str, float]:
         """Update / weight ratio of every matrix; of the layer groups where no parameters are known."""
         parameters = signals.parameters
         if parameters is None or parameters.update_norms is None or parameters.weight_norms is None:
+            self._updates = ()
             groups = {name: ratio for name, ratio in signals.update_ratios.items() if not _is_embedding(name)}
             if not groups.keys() <= self._started.keys():
                 self._started |= {group: False for group in groups if group not in self._started}
@@ -44,15 +56,20 @@ class MatrixRatios:
             return groups
         weights, updates = parameters.weight_norms, parameters.update_norms
         if parameters.facts is not self._facts:
-            self._facts, self._matrices = parameters.facts, _matrices(parameters.facts)
+            self._facts, self._matrices = parameters.facts, matrices(parameters.facts)
+            self._index = {name: index for index, name in self._matrices}
             for index, name in self._matrices:
                 trained = weights[index] > ZERO_RMS * sqrt(parameters.facts.sizes[index])
                 self._started.setdefault(name, trained)
             self._all_started = all(self._started.values())
+        self._updates = updates
         return {name: updates[i] / weight for i, name in self._matrices if (weight := weights[i]) > 0}
 
-    def too_high(self, step: int, ratios: dict[str, float], limit: float) -> str:
-        """The matrix whose ratio has been too high for persist_steps; the one furthest above; "" for none."""
+    def too_high(self, step: int, ratios: dict[str, float], limit: float, *, early: bool) -> str:
+        """The matrix whose ratio has been too high for persist_steps; the one furthest above; "" for none.
+
+        `early`: the first updates, which Adam makes as large as momentum lets them be, shrink as an echo does.
+        """
         if self._all_started and not self._excess and max(ratios.values()) <= limit:
             return ""  # nearly always
         lasting = ""
@@ -61,8 +78,11 @@ class MatrixRatios:
                 self._started[name] = True
                 self._excess.pop(name, None)
             elif self._started.get(name):
-                since = self._excess.setdefault(name, step)
-                if step - since + 1 >= self._persist_steps and ratio > ratios.get(lasting, 0.0):
+                update = self._updates[self._index[name]] if self._updates else 0.0
+                since, first, _ = self._excess.setdefault(name, (step, update, ratio))
+                echo = not early and update <= first * ECHO ** (step - since) and 0.0 < update < first
+                lasts = step - since + 1 >= self._persist_steps and not echo
+                if lasts and ratio > ratios.get(lasting, 0.0):
                     lasting = name
         self._all_started = all(self._started.values())
         return lasting
@@ -84,13 +104,13 @@ class MatrixRatios:
     def state_dict(self) -> dict[str, Any]:
         return {
             "started": dict(self._started),
-            "excess": dict(self._excess),
+            "excess": {name: list(began) for name, began in self._excess.items()},
             "embedding_high": self._embedding_high,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._started, self._all_started = dict(state["started"]), False
-        self._excess = dict(state["excess"])
+        self._excess = {name: (at, update, ratio) for name, (at, update, ratio) in state["excess"].items()}
         self._embedding_high = state["embedding_high"]
 
 
@@ -98,7 +118,7 @@ def _is_embedding(name: str) -> bool:
     return EMBEDDINGS.search(name.lower()) is not None
 
 
-def _matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
+def matrices(facts: ParameterFacts) -> list[tuple[int, str]]:
     """Index and name of the parameters large enough to be matrices, without embeddings and heads."""
     smallest = max(SMALLEST, 4 * sqrt(max(facts.sizes, default=0)))
     return [

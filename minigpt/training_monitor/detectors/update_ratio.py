@@ -1,62 +1,16 @@
 """update_ratio_high and update_ratio_low: the updates are too large, or far smaller, than the weights need."""
 
-from dataclasses import dataclass
-from math import exp, inf, isfinite, log
-from typing import Any, ClassVar
+from math import exp, inf, isfinite, log, sqrt
+from typing import Any
 
 from minigpt.training_monitor.baseline import Baseline, median
-from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.matrix_pace import MatrixPace
 from minigpt.training_monitor.detectors.matrix_ratios import MatrixRatios
+from minigpt.training_monitor.detectors.update_ratio_config import UpdateRatioConfig
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateRatioConfig:
-    """When ||update|| / ||weights|| of the matrices is called update_ratio_high or update_ratio_low."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    enabled: bool = True
-    """Whether this rule runs."""
-    first_step: int = 0
-    """The first step at which this rule may interrupt; earlier it only notes events."""
-    high: float = 0.15
-    """A matrix whose update is more than this fraction of it, step after step, is written anew, not trained."""
-    early_high: float = 0.3
-    """The same for the first early_steps, in which Adam without warm-up takes its largest steps."""
-    early_steps: int = 20
-    """Steps from the start for which early_high counts."""
-    rise: float = 8.0
-    """Or so many times the run's own normal, beyond what the learning rate explains."""
-    fall: float = 25.0
-    """So many times below the run's own normal, beyond what learning rate and gradients explain, is low."""
-    persist_steps: int = 3
-    """Steps that large updates must last."""
-    low_persist_steps: int = 15
-    """Steps that small updates must last."""
-    close_steps: int = 16
-    """Normal steps in a row that end a sustained finding."""
-
-    def __post_init__(self) -> None:
-        name = "update_ratio"
-        require(self.first_step >= 0, f"{name}.first_step", self.first_step, ">= 0")
-        require(0 < self.high < 1, f"{name}.high", self.high, "between 0 and 1")
-        require(
-            self.early_high >= self.high,
-            f"{name}.early_high",
-            self.early_high,
-            f"at least high = {self.high}",
-        )
-        require(self.early_steps >= 0, f"{name}.early_steps", self.early_steps, ">= 0")
-        require(self.rise > 1, f"{name}.rise", self.rise, "> 1")
-        require(self.fall > 1, f"{name}.fall", self.fall, "> 1")
-        require(self.persist_steps >= 2, f"{name}.persist_steps", self.persist_steps, ">= 2")
-        require(self.low_persist_steps >= 2, f"{name}.low_persist_steps", self.low_persist_steps, ">= 2")
-        require(self.close_steps >= 1, f"{name}.close_steps", self.close_steps, ">= 1")
-
 
 MIN_HISTORY = 16
 PAST_PEAK, SETTLED_STEPS = 0.98, 20
@@ -66,6 +20,15 @@ BEYOND_PEAK, BEYOND_RISE = 1.5, 3.0
 NOISE = 5.0
 """Robust standard deviations of the typical ratio that a rise must exceed."""
 READMIT_STEPS = 60
+LEAST = 0.05
+"""Of a ratio that is all weight decay, estimated from a sample, this share may be something else."""
+REPLACED = 0.9
+"""An update this fraction of the weights after it was twice the weights before: nothing is left of them."""
+SLOW_AFTER = 48
+"""Updates before that normal begins: the first ones of small weights are far larger than any later."""
+SLOW = 0.01
+"""Weight of the newest value in the normal of the last hundred steps, which a decline of some tens does not take with
+it as it takes the short one."""
 HARMLESS = 0.01
 """A typical ratio that healthy runs have is no alarm, however much larger it is than before."""
 
@@ -85,9 +48,13 @@ class UpdateRatio:
         self._low = Incident("update_ratio_low")
         self._normal = Baseline(min_sigma=0.1)  # log(median ratio / lr)
         self._gradients = Baseline(min_sigma=0.1)
+        self._slow: tuple[float, float | None] | None = None  # the same two over some hundred steps
         self._before: tuple[float, float] | None = None  # (lr, grad norm) of the step before
         self._matrices = MatrixRatios(config.persist_steps)
+        self._pace = MatrixPace(config.alone)
+        self._weight_decay = facts.weight_decay or 0.0
         self._from_start = not facts.resumed  # else the peak of the learning rate is not known
+        self._first_loss: float | None = None
         self._peak_lr = 0.0
         self._steps_past_peak = 0
         self._risen_since: int | None = None
@@ -95,6 +62,8 @@ class UpdateRatio:
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         before, self._before = self._before, (signals.lr, signals.grad_norm)
+        if self._first_loss is None and isfinite(signals.loss):
+            self._first_loss = signals.loss
         ratios = self._matrices.of(signals)
         if not ratios or before is None or not isfinite(before[1]) or not signals.finite:
             return []
@@ -103,17 +72,23 @@ class UpdateRatio:
             return []
         early = signals.step <= self._config.early_steps
         limit = self._config.early_high if early else self._config.high
-        excess = self._matrices.too_high(signals.step, ratios, limit)
+        excess = self._matrices.too_high(signals.step, ratios, limit, early=early)
         excess = excess or self._matrices.embedding_too_high(signals, limit)
-        middle = median(values)
+        middle = self._without_decay(median(values), before[0])
         relative = self._relative(signals.step, middle, *before) if middle > 0 else ""
-        if excess or relative == "risen":
-            worst = excess or max(ratios, key=ratios.__getitem__)
+        alone = self._pace.too_fast(signals) if signals.parameters is not None else ""
+        if excess or alone or relative == "risen":
+            worst = excess or alone or max(ratios, key=ratios.__getitem__)
             value = ratios[worst] if worst in ratios else signals.update_ratios[worst]
-            return self._is_high(signals, worst, value, self._matrices.excess, len(ratios))
+            count = self._matrices.excess if excess else int(bool(alone))
+            return self._is_high(signals, worst, value, count, len(ratios))
         if relative != "fallen" and not self._high.is_open and not self._low.is_open:
             return []  # nearly always
         largest = max(values)
+        if self._waits_for_the_loss(signals):
+            if self._may_do_good(signals):
+                return []
+            return self._is_high(signals, max(ratios, key=ratios.__getitem__), largest, 1, len(ratios))
         calm: Evidence = {"value": largest, **self._compared(largest, before[0]), "lr": before[0]}
         findings = self._high.good(signals.step, self._config.close_steps, calm) if self._high.is_open else []
         evidence: Evidence = {"value": middle, **self._compared(middle, before[0]), "lr": before[0]}
@@ -136,6 +111,10 @@ class UpdateRatio:
         fall = center - value
         if gradient is not None and fall > self._far_down and (usual := self._gradients.center) is not None:
             fall -= max(0.0, usual - gradient)
+        if gradient is None:  # nothing to move by
+            self._fallen_since = None
+            return ""
+        fall = max(fall, self._fall_from_slow(value, gradient))
         beyond = self._beyond_its_peak(lr)
         if middle > HARMLESS and value - center + beyond > self._least_rise(beyond):
             self._risen_since = self._risen_since or step
@@ -147,6 +126,18 @@ class UpdateRatio:
             return "fallen"
         self._learn(value, gradient)
         return ""
+
+    def _without_decay(self, ratio: float, lr: float) -> float:
+        """What is left of a typical ratio without decoupled weight decay, which goes on without gradients."""
+        decay = lr * self._weight_decay
+        return sqrt(max(ratio * ratio - decay * decay, (LEAST * ratio) ** 2))
+
+    def _fall_from_slow(self, value: float, gradient: float | None) -> float:
+        if self._slow is None:
+            return 0.0
+        level, usual = self._slow
+        explained = max(0.0, usual - gradient) if gradient is not None and usual is not None else 0.0
+        return level - value - explained
 
     def _least_rise(self, beyond: float) -> float:
         """Log of the rise that is too much: one that the run's own noise (SGD on single samples) does not explain."""
@@ -176,6 +167,12 @@ class UpdateRatio:
         self._normal.accept(value)
         if gradient is not None:
             self._gradients.accept(gradient)
+        if self._normal.accepted < SLOW_AFTER:
+            return
+        level, usual = self._slow or (value, gradient)
+        if gradient is not None:
+            usual = gradient if usual is None else usual + SLOW * (gradient - usual)
+        self._slow = (level + SLOW * (value - level), usual)
 
     def _is_high(
         self, signals: StepSignals, name: str, ratio: float, count: int, total: int
@@ -192,10 +189,24 @@ class UpdateRatio:
             "grad_norm": signals.grad_norm,
             **self._compared(ratio, lr),
         }
+        if not self._high.is_open and name == self._pace.fast:
+            evidence = {**evidence, **self._pace.evidence}
         findings = self._high.bad(signals.step, evidence)
-        if signals.step >= self._config.first_step:
+        harmless = self._may_do_good(signals) and self._matrices.first_excess(name) < REPLACED
+        if signals.step >= self._config.first_step and not harmless:
             findings += self._high.sustain(signals.step, evidence)
         return findings
+
+    def _waits_for_the_loss(self, signals: StepSignals) -> bool:
+        """Whether the first updates were too large, and what they do to the loss is still to be seen."""
+        early = signals.step <= self._config.early_steps and self._from_start
+        return early and self._high.is_open and not self._high.sustained
+
+    def _may_do_good(self, signals: StepSignals) -> bool:
+        """Whether large updates may be those of a start without warm-up that works: the loss comes down with them, and
+        they shrink by themselves as the weights grow."""
+        early = signals.step <= self._config.early_steps and self._from_start
+        return early and self._first_loss is not None and signals.loss < self._first_loss
 
     def _compared(self, ratio: float, lr: float) -> dict[str, float]:
         center = self._normal.center
@@ -207,6 +218,8 @@ class UpdateRatio:
     def rebase(self) -> None:
         self._peak_lr, self._steps_past_peak = 0.0, 0
         self._normal, self._gradients = Baseline(min_sigma=0.1), Baseline(min_sigma=0.1)
+        self._slow = None
+        self._pace.forget()
         self._risen_since = self._fallen_since = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,6 +228,9 @@ class UpdateRatio:
             "low": self._low.state_dict(),
             "normal": self._normal.state_dict(),
             "gradients": self._gradients.state_dict(),
+            "slow": None if self._slow is None else list(self._slow),
+            "pace": self._pace.state_dict(),
+            "first_loss": self._first_loss,
             "before": None if self._before is None else list(self._before),
             "peak_lr": self._peak_lr,
             "steps_past_peak": self._steps_past_peak,
@@ -228,7 +244,10 @@ class UpdateRatio:
         self._low.load_state_dict(state["low"])
         self._normal.load_state_dict(state["normal"])
         self._gradients.load_state_dict(state["gradients"])
-        before = state["before"]
+        slow, before = state["slow"], state["before"]
+        self._slow = None if slow is None else (slow[0], slow[1])
+        self._pace.load_state_dict(state["pace"])
+        self._first_loss = state["first_loss"]
         self._before = None if before is None else (before[0], before[1])
         self._peak_lr = state["peak_lr"]
         self._steps_past_peak = state["steps_past_peak"]

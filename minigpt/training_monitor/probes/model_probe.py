@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
-from operator import mul
+from operator import mul, truediv
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from minigpt.training_monitor.probes.optimizer_steps import OptimizerSteps
 from minigpt.training_monitor.probes.parameter_table import ParameterTable
 from minigpt.training_monitor.probes.sample import WeightSample, zero_fractions
 
-ZEROS_EVERY = 16
-"""Steps between looks at exactly zero gradient elements, where no GradScaler makes them likely."""
+ELEMENTS_EVERY = 16
+"""Steps between looks at single elements: gradients that are exactly zero (more often where a GradScaler makes them
+likely), and weights that did not move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Measurement:
     """From the norm of a sampled change to that of the whole; None: there is nothing to compare with."""
     weights: bool
     zeros: bool
+    looked_at: Sequence[int] | None
+    """Weights of each parameter that were looked at for having moved; None: it was not looked."""
     counted: int
     """Optimizer counts at the vector's end."""
     count: float | None
@@ -63,13 +66,15 @@ class Measurement:
         if grad_scale != 1.0:
             gradients = [norm / grad_scale for norm in gradients]
         grads, at = _scattered(self.present, every, gradients), at + present
-        weights = updates = zeros = None
+        weights = updates = zeros = moved = None
         if self.weights:
             weights, at = values[at : at + every], at + every
         if self.scales is not None:
             updates, at = list(map(mul, self.scales, values[at : at + every])), at + every
         if self.zeros:
             zeros, at = _scattered(self.present, every, values[at : at + present]), at + present
+        if self.looked_at is not None:
+            moved, at = list(map(truediv, values[at : at + every], self.looked_at)), at + every
         counts = list(values[at : at + self.counted])
         if self.count is not None:
             counts.append(self.count)
@@ -85,7 +90,7 @@ class Measurement:
                 if weight_norms.get(name)
             },
             optimizer_steps=min(counts, default=None),
-            parameters=ParameterSignals(self.facts, grads, weights, updates, zeros),
+            parameters=ParameterSignals(self.facts, grads, weights, updates, zeros, moved),
         )
 
     def _by_group(self, norms: Sequence[Any]) -> dict[str, float]:
@@ -157,9 +162,13 @@ class ModelProbe:
         sample, before = self._sample.take(), self._before
         if before is not None:
             parts.append(torch.linalg.vector_norm(sample - before, dim=1).float())
-        zeros = count_zeros or self._measured % ZEROS_EVERY == 0
+        due = self._measured % ELEMENTS_EVERY == 0
+        zeros = count_zeros or due
         if zeros:
             parts.append(zero_fractions(values, home))
+        moved = due and before is not None
+        if before is not None and moved:
+            parts.append((sample != before).sum(dim=1).float())
         counts = self._optimizer_steps.counts()
         device_counts = [count.to(home, non_blocking=True) for count in counts if isinstance(count, Tensor)]
         parts += [count.reshape(1).float() for count in device_counts]
@@ -173,6 +182,7 @@ class ModelProbe:
             scales=None if before is None else self._sample.scales,
             weights=weights,
             zeros=zeros,
+            looked_at=self._sample.looked_at if moved else None,
             counted=len(device_counts),
             count=min((count for count in counts if not isinstance(count, Tensor)), default=None),
         )

@@ -24,6 +24,8 @@ class WeightSample:
         self._at_home = all(piece.device == home for piece in self._pieces)
         self.scales = [sqrt(t.numel() / view.numel()) for t, view in zip(tensors, views, strict=True)]
         """What turns the norm of a row into the estimated norm of its tensor."""
+        self.looked_at = [view.numel() for view in views]
+        """Elements of each row that are a tensor's."""
 
     def take(self) -> Tensor:
         """(tensors, SAMPLED) values now, at least fp32; short rows end in zeros."""
