@@ -72,6 +72,11 @@ def _own_trigger(case: Circumstances) -> list[Cause]:
     causes: list[Cause] = []
     if case.evidence("initial_loss", "weight_rms") is not None:
         causes.append(Cause("initialized_too_small", 8.5))
+    if case.evidence("initial_loss", "trigger") == "uneven":
+        ratio = float(case.evidence("initial_loss", "ratio") or 0.0)
+        causes.append(Cause("bad_initialization" if ratio > 1 else "initialized_too_small", 8.5))
+    if case.any_of("gradient_scale_shift") and _carry_the_scale(case):
+        causes.append(Cause("gradients_still_scaled", 9))
     if case.evidence("overflow_streak", "trigger") == "at one scale":
         causes.append(Cause("scaler_stuck", 8.6))
     if case.any_of("gradient_underflow"):
@@ -79,6 +84,13 @@ def _own_trigger(case: Circumstances) -> list[Cause]:
         half = case.facts.precision == "fp16" or (scaled and case.facts.precision is None)
         causes.append(Cause("fp16_underflow", 9) if half else Cause("units_dead", 4.5))
     return causes
+
+
+def _carry_the_scale(case: Circumstances) -> bool:
+    """Whether the gradients are larger by the very factor of the GradScaler."""
+    scale = case.latest.get("scaler_scale") or case.evidence("gradient_scale_shift", "scaler_scale")
+    ratio = case.evidence("gradient_scale_shift", "ratio")
+    return bool(scale and ratio) and 0.5 < float(ratio or 0.0) / float(scale or 1.0) < 2.0
 
 
 def _graph(case: Circumstances) -> list[Cause]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place, without_experts
 from minigpt.training_monitor.detectors.layer_shares import LayerShares
+from minigpt.training_monitor.detectors.matrix_shares import MatrixShares
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.parameter_signals import ParameterSignals
@@ -26,7 +27,8 @@ class DeadLayerConfig:
     first_steps: int = 6
     """The same for a gradient that was never anything else: a layer that starts at zero hides those below it."""
     share_ratio: float = 1 / 300
-    """A layer's share of the gradient norm below this fraction of its own normal share is too low."""
+    """A layer's share of the gradient norm below this fraction of its own normal share is too low; a single
+    matrix's, if it falls at once."""
     fall_ratio: float = 1 / 30
     """And its norm below this fraction of its own normal norm: a share also falls when another layer explodes."""
     min_history: int = 12
@@ -42,7 +44,7 @@ class DeadLayerConfig:
 
 
 class DeadLayer:
-    """Two tests: an exact zero of single parameters, and the share of a layer against its own history.
+    """Two tests: an exact zero of single parameters, and the share of a layer or a matrix against its own history.
 
     Silent while everything is zero at once (that is a vanished gradient or a loss without targets, not a layer).
     """
@@ -51,6 +53,7 @@ class DeadLayer:
         self._config = config
         self._zeros = Absence(config.persist_steps)
         self._shares = LayerShares(config.share_ratio, config.fall_ratio, config.min_history, warmup_steps)
+        self._matrices = MatrixShares(config.share_ratio, config.fall_ratio)
         self._low: dict[str, int] = {}
         self._incident = Incident("dead_layer")
 
@@ -60,10 +63,11 @@ class DeadLayer:
         step = signals.step
         faded = self._faded(signals)
         doubted, dead = self._zero_parameters(signals.parameters) if signals.parameters else ({}, {})
-        if not doubted and not faded:
+        lost = self._matrices.lost(signals.parameters, signals.grad_norm) if signals.parameters else []
+        if not doubted and not faded and not lost:
             return self._incident.good(step, self._config.close_steps, {})
-        lasting = bool(dead) or any(self._low[name] >= self._config.persist_steps for name in faded)
-        evidence: Facts = dead or doubted or self._faded_evidence(faded, signals)
+        lasting = bool(dead or lost) or any(self._low[name] >= self._config.persist_steps for name in faded)
+        evidence: Facts = dead or doubted or self._faded_evidence(faded, lost, signals)
         findings = self._incident.bad(step, evidence)
         return findings + (self._incident.sustain(step, evidence) if lasting else [])
 
@@ -94,8 +98,16 @@ class DeadLayer:
             self._low = {name: self._low.get(name, 0) + 1 for name in faded}
         return faded
 
-    def _faded_evidence(self, faded: list[str], signals: StepSignals) -> Facts:
-        """What is known of the faded layer nearest the output."""
+    def _faded_evidence(self, faded: list[str], lost: list[str], signals: StepSignals) -> Facts:
+        """What is known of the faded layer nearest the output, or of the lost matrices."""
+        if not faded:
+            parameters = signals.parameters
+            assert parameters is not None
+            evidence = named(parameters.facts, lost)
+            place = parameters.facts.names.index(str(evidence["parameter"]))
+            share = (parameters.grad_norms[place] or 0.0) / signals.grad_norm
+            normal = self._matrices.normal(str(evidence["parameter"]))
+            return {**evidence, "value": share, "normal": normal, "group_ratio": share / normal}
         group = faded[-1]
         share, normal = signals.group_norms[group] / signals.grad_norm, self._shares.normal(group)
         return {"group": group, "value": share, "normal": normal, "group_ratio": share / normal}
@@ -104,12 +116,14 @@ class DeadLayer:
         """Zeros of now are meant to be; shares are learnt anew."""
         self._zeros.rebase()
         self._shares.clear()
+        self._matrices.clear()
         self._low.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "zeros": self._zeros.state_dict(),
             "shares": self._shares.state_dict(),
+            "matrices": self._matrices.state_dict(),
             "low": dict(self._low),
             "incident": self._incident.state_dict(),
         }
@@ -117,5 +131,6 @@ class DeadLayer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._zeros.load_state_dict(state["zeros"])
         self._shares.load_state_dict(state["shares"])
+        self._matrices.load_state_dict(state["matrices"])
         self._low = dict(state["low"])
         self._incident.load_state_dict(state["incident"])

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.detectors.loss_level import LossLevel
+from minigpt.training_monitor.detectors.still_scaled import StillScaled
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.group_baselines import GroupBaselines, uniform_factor
 from minigpt.training_monitor.incident import Incident
@@ -23,7 +24,8 @@ class ScaleShiftConfig:
     enabled: bool = True
     """Whether this rule runs."""
     first_step: int = 50
-    """The first step at which this rule may interrupt; earlier it only notes events."""
+    """The first step at which this rule may interrupt; earlier it only notes events. Gradients that carry the
+    GradScaler's factor from the start are told at once."""
     min_factor: float = 2.5
     """The norms of all groups became so many times larger or smaller, at once."""
     persist_steps: int = 10
@@ -72,6 +74,7 @@ class GradientScaleShift:
         self._onset: list[float] = []  # shifts of the first steps
         self._off: deque[bool] = deque(maxlen=UNSETTLED_STEPS)  # which of the steps before those were off
         self._tokens = 0
+        self._still_scaled = StillScaled()
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm <= 0 or len(signals.group_norms) < 3:
@@ -79,6 +82,10 @@ class GradientScaleShift:
         if abs(signals.tokens - self._tokens) > OTHER_TOKENS * self._tokens:
             self.rebase()
         self._tokens = signals.tokens
+        still_scaled = self._still_scaled.evidence(signals)
+        if still_scaled is not None:
+            findings = self._incident.bad(signals.step, still_scaled)
+            return findings + self._incident.sustain(signals.step, still_scaled)
         step, value = signals.step, log(signals.grad_norm)
         center = self._norms.center
         shift = 0.0 if center is None or self._norms.accepted < MIN_HISTORY else value - center
@@ -148,6 +155,7 @@ class GradientScaleShift:
             "onset": list(self._onset),
             "off": list(self._off),
             "tokens": self._tokens,
+            "still_scaled": self._still_scaled.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -160,3 +168,4 @@ class GradientScaleShift:
         self._onset = list(state["onset"])
         self._off = deque(state["off"], maxlen=UNSETTLED_STEPS)
         self._tokens = state["tokens"]
+        self._still_scaled.load_state_dict(state["still_scaled"])

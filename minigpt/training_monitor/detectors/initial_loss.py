@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.uneven_weights import uneven_weights
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.signals import StepSignals
@@ -27,6 +28,9 @@ class InitialLossConfig:
     min_weight_rms: float = 1e-3
     """A first loss of exactly ln(vocab_size) from matrices with a typical root mean square below this interrupts: the
     weights are far too small. 0: never."""
+    uneven_ratio: float = 10.0
+    """A matrix whose first weights are so many times larger or smaller than those of its like in the other layers
+    interrupts. Scales that go gradually with depth, and matrices of zeros, are chosen."""
     last_step: int = 3
     """The first loss must come by this step to count as one."""
 
@@ -35,6 +39,7 @@ class InitialLossConfig:
         require(self.max_ratio > 1, f"{rule}.max_ratio", self.max_ratio, "> 1")
         require(0 <= self.min_ratio < 1, f"{rule}.min_ratio", self.min_ratio, "at least 0, below 1")
         require(self.min_weight_rms >= 0, f"{rule}.min_weight_rms", self.min_weight_rms, ">= 0")
+        require(self.uneven_ratio > 1, f"{rule}.uneven_ratio", self.uneven_ratio, "> 1")
         require(self.last_step >= 1, f"{rule}.last_step", self.last_step, ">= 1")
 
 
@@ -56,13 +61,18 @@ class InitialLoss:
     def observe(self, signals: StepSignals) -> list[Finding]:
         if self._incident.is_open:
             return self._incident.close(signals.step, {})  # said once; what follows is for other rules
-        if self._judged or self._expected is None:
+        if self._judged:
             return []
         if signals.step > self._config.last_step:
             self._judged = True
         if self._judged or not isfinite(signals.loss):
             return []
         self._judged = True
+        return self._of_loss(signals) or self._uneven_weights(signals)
+
+    def _of_loss(self, signals: StepSignals) -> list[Finding]:
+        if self._expected is None:
+            return []
         ratio = signals.loss / self._expected
         evidence: Evidence = {
             "value": signals.loss,
@@ -78,6 +88,14 @@ class InitialLoss:
         if abs(ratio - 1) < EXACTLY:
             return self._tiny_weights(signals, evidence)
         return []
+
+    def _uneven_weights(self, signals: StepSignals) -> list[Finding]:
+        evidence = uneven_weights(signals.parameters, self._config.uneven_ratio)
+        if evidence is None:
+            return []
+        evidence = {**evidence, "loss": signals.loss}
+        findings = self._incident.bad(signals.step, evidence)
+        return findings + self._incident.sustain(signals.step, evidence)
 
     def _tiny_weights(self, signals: StepSignals, evidence: Evidence) -> list[Finding]:
         sizes = sorted(_matrix_rms(signals))

@@ -65,6 +65,10 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen.tokens": "整个批次只有同一个词元",
     "degenerate_batch.seen.targets": "只有 {value} 的目标参与计算，其余被屏蔽|通常 {normal}",
     "initial_loss.seen.weights": "权重过小：矩阵的均方根只有 {weight_rms}",
+    "initial_loss.seen.uneven": "{parameter} 的初始权重是其他层同类矩阵的 {ratio} 倍|共 {count}/{of} 个矩阵",
+    "gradient_scale_shift.seen.still scaled": "损失为 {loss} 时梯度范数达 {value}："
+    "fp16 缩放因子 {scaler_scale} 仍在其中",
+    "update_ratio_high.seen.alone": "只有 {parameter} 每步更新达自身大小的 {value}|为通常的 {ratio} 倍|学习率 {lr}",
     "nan_loss.group": "权重已非有限：{group}",
     "non_finite_gradient.group": "沿反向看，最先出现于 {group}",
     "non_finite_gradient.parameter": "沿反向看，最先出现于 {parameter}",
@@ -131,6 +135,7 @@ CAUSES: dict[str, str] = {
     "bad_initialization": "初始权重过大（或输出头有误）：模型一开始就自信地犯错",
     "frozen_by_accident": "这些参数的 requires_grad 被关闭",
     "graph_detached": "计算图到达不了这些参数：detach()、no_grad、.data 或未使用的分支",
+    "gradients_still_scaled": "fp16 梯度没有反缩放：裁剪和监控看到的都是乘过缩放因子的值",
     "update_too_small_for_precision": "更新量小于权重精度所能表示（bf16 权重？）",
     "learning_rate_zero": "学习率降到接近零",
     "step_not_called": "没有调用 optimizer.step()，或作用于别的参数",
@@ -181,6 +186,7 @@ REMEDIES: dict[str, str] = {
     "frozen_by_accident": "恢复 requires_grad，或声明：monitor.declare_change()",
     "graph_detached": "查看哪些参数没有梯度：--set training.check_grad_flow=true\n"
     "在通往损失的路径上查找 detach()、.data、no_grad 和 .item()",
+    "gradients_still_scaled": "在 backward 之后、裁剪和监控之前调用 scaler.unscale_(optimizer)",
     "update_too_small_for_precision": "保留 fp32 主权重（用 autocast，而不是 model.bfloat16()）",
     "learning_rate_zero": "检查调度与总步数：--set training.max_steps=...、--set schedule.min_lr_ratio=0.1",
     "step_not_called": "每步调用一次 optimizer.step()（或 scaler.step(optimizer)）",

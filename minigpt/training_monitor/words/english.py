@@ -66,6 +66,12 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen.tokens": "a whole batch is one and the same token",
     "degenerate_batch.seen.targets": "only {value} of the targets count, the rest is masked|usual {normal}",
     "initial_loss.seen.weights": "the weights are tiny: matrices have a root mean square of {weight_rms}",
+    "initial_loss.seen.uneven": "the first weights of {parameter} are {ratio} x those of its like in the other layers|"
+    "{count} of {of} matrices",
+    "gradient_scale_shift.seen.still scaled": "gradient norm {value} at a loss of {loss}: the fp16 scale of "
+    "{scaler_scale} is still in it",
+    "update_ratio_high.seen.alone": "{parameter} alone is updated by {value} of its size at a step|"
+    "{ratio} x what is usual|learning rate {lr}",
     "nan_loss.group": "weights that are not finite: {group}",
     "non_finite_gradient.group": "going backward, first in {group}",
     "non_finite_gradient.parameter": "going backward, first in {parameter}",
@@ -139,6 +145,7 @@ CAUSES: dict[str, str] = {
     "wrong",
     "frozen_by_accident": "requires_grad was switched off for these parameters",
     "graph_detached": "the graph does not reach these parameters: detach(), no_grad, .data, or an unused branch",
+    "gradients_still_scaled": "nobody unscales the fp16 gradients: clipping and the monitor see them times the scale",
     "update_too_small_for_precision": "the update is smaller than the weights' precision can hold (bf16 weights?)",
     "learning_rate_zero": "the learning rate has fallen to nothing",
     "step_not_called": "optimizer.step() is not called, or acts on other parameters",
@@ -195,6 +202,7 @@ REMEDIES: dict[str, str] = {
     "frozen_by_accident": "set requires_grad back, or declare it: monitor.declare_change()",
     "graph_detached": "see which parameters get no gradient: --set training.check_grad_flow=true\n"
     "look for detach(), .data, no_grad and .item() on the way to the loss",
+    "gradients_still_scaled": "call scaler.unscale_(optimizer) after backward, before clipping and the monitor's step",
     "update_too_small_for_precision": "keep fp32 master weights (autocast instead of model.bfloat16())",
     "learning_rate_zero": "check schedule and length: --set training.max_steps=..., --set schedule.min_lr_ratio=0.1",
     "step_not_called": "call optimizer.step() (scaler.step(optimizer)) once a step",
