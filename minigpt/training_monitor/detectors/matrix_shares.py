@@ -13,6 +13,8 @@ LOOKS = 6
 HOLDS = 2
 """Looks in a row that a share must be too low."""
 SMOOTHING = 0.25
+LEAST_SHARE = 1e-3
+"""Of the norm, that a matrix must usually have: what had nothing has nothing to lose."""
 NOISE = 6.0
 """Mean absolute deviations (log space) that a fall must exceed: what attention learns, query and key, comes and goes by
 factors of a hundred in small runs."""
@@ -77,7 +79,7 @@ class MatrixShares:
         usual += SMOOTHING * (share - usual)
         level += SMOOTHING * (norm - level)
         self._normals[name] = (usual, level, noise)
-        if self._looks >= LOOKS:
+        if self._looks >= LOOKS and usual > log(LEAST_SHARE):
             least = min(log(self._share_ratio), -NOISE * noise)
             self._floors[name] = (self._fall_ratio * exp(level), exp(max(usual + least, -700.0)))
 

@@ -14,6 +14,10 @@ ABOVE_START, WORSE = 1.15, 1.25
 not what anybody wants."""
 LEARNT_ON = 0.95
 """A loss that fell to this share of itself since a finding opened went on learning."""
+LEAST_RATE, MOST_RATE = 1e-8, 1.5
+"""Peak learning rates at which anything is trained: fine-tuning goes down to 1e-7, SGD and rate-free optimizers
+up to 1. Outside them a loss that stands still needs no other explanation."""
+STANDS_STILL = 0.98
 VERY_SPARSE, MIN_ENTRIES = 50, 8
 """Where one step in so many is recorded, the rules' windows hold a value or two: what lasted for fewer entries at the
 end may be chance."""
@@ -99,9 +103,20 @@ def watch_reasons(episodes: Episodes, summary: Summary, said: set[str]) -> Itera
     for name, most in episodes.repeated.items():
         if most >= REPEAT_COUNT and name not in said:
             yield Reason("repeated", {"name": name, "count": episodes.transients[name]})
+    yield from _absurd_rate(summary)
     losses = summary.began_and_ended()
     if losses is None:
         return
     began, ended, best = losses
     if WORSE * best + 0.02 * began < ended <= ABOVE_START * began:
         yield Reason("worse_than_before", {"best": f"{best:.4g}", "ended": f"{ended:.4g}"})
+
+
+def _absurd_rate(summary: Summary) -> Iterator[Reason]:
+    """A learning rate beyond all that trains, with a loss that bears it out."""
+    losses, rate = summary.early_and_late(), summary.peak_lr
+    if losses is None or not rate or LEAST_RATE <= rate <= MOST_RATE:
+        return
+    early, late = losses
+    if late > STANDS_STILL * early:
+        yield Reason("absurd_rate", {"lr": f"{rate:.3g}", "early": f"{early:.4g}", "late": f"{late:.4g}"})

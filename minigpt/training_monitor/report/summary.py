@@ -58,6 +58,11 @@ class Summary:
     head_losses: LogHistogram = field(default_factory=LogHistogram)
     tail_losses: LogHistogram = field(default_factory=LogHistogram)
     """Of the first and last twentieth of the steps."""
+    early_losses: LogHistogram = field(default_factory=LogHistogram)
+    late_losses: LogHistogram = field(default_factory=LogHistogram)
+    """Of the first and last quarter."""
+    peak_lr: float = 0.0
+    """0: the record has no learning rate."""
     loss_curve: Curve = field(init=False)
     norm_curve: Curve = field(init=False)
     _at: int = 0
@@ -78,6 +83,8 @@ class Summary:
         if has_norm:
             self._add_norm(signals, phase, is_normal)
         self.skipped += signals.update_skipped
+        if isfinite(signals.lr):
+            self.peak_lr = max(self.peak_lr, signals.lr)
         self.seconds += signals.seconds
         quarter = (self.last - self.first) // 4
         if step <= self.first + quarter:
@@ -94,6 +101,11 @@ class Summary:
             self.head_losses.add(loss)
         elif signals.step >= self.last - twentieth:
             self.tail_losses.add(loss)
+        quarter = (self.last - self.first) // 4
+        if signals.step <= self.first + quarter:
+            self.early_losses.add(loss)
+        elif signals.step >= self.last - quarter:
+            self.late_losses.add(loss)
         self.first_loss = loss if self.first_loss is None else self.first_loss
         self.last_loss = loss
         if isfinite(loss) and loss < self.lowest_loss:
@@ -120,6 +132,13 @@ class Summary:
         if began is None or ended is None or min(self.head_losses.count, self.tail_losses.count) < 3:
             return None
         return began, ended, min(medians)
+
+    def early_and_late(self) -> tuple[float, float] | None:
+        """Typical loss of the first and the last quarter; None where there are too few steps."""
+        early, late = self.early_losses.quantile(0.5), self.late_losses.quantile(0.5)
+        if early is None or late is None or min(self.early_losses.count, self.late_losses.count) < 3:
+            return None
+        return early, late
 
     @property
     def clipped_share(self) -> float | None:
