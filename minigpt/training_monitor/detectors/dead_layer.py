@@ -53,7 +53,7 @@ class DeadLayer:
         self._config = config
         self._zeros = Absence(config.persist_steps)
         self._shares = LayerShares(config.share_ratio, config.fall_ratio, config.min_history, warmup_steps)
-        self._matrices = MatrixShares(config.share_ratio, config.fall_ratio)
+        self._matrices = MatrixShares(config.share_ratio, config.fall_ratio, warmup_steps)
         self._low: dict[str, int] = {}
         self._incident = Incident("dead_layer")
 
@@ -63,7 +63,8 @@ class DeadLayer:
         step = signals.step
         faded = self._faded(signals)
         doubted, dead = self._zero_parameters(signals.parameters) if signals.parameters else ({}, {})
-        lost = self._matrices.lost(signals.parameters, signals.grad_norm) if signals.parameters else []
+        parameters = signals.parameters
+        lost = self._matrices.lost(parameters, signals.grad_norm, step) if parameters else []
         if not doubted and not faded and not lost:
             return self._incident.good(step, self._config.close_steps, {})
         lasting = bool(dead or lost) or any(self._low[name] >= self._config.persist_steps for name in faded)

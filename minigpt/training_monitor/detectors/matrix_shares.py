@@ -3,6 +3,8 @@
 from math import exp, isfinite, log
 from typing import Any
 
+from minigpt.training_monitor.baseline import median
+from minigpt.training_monitor.detectors.absence import kind
 from minigpt.training_monitor.detectors.matrix_ratios import matrices
 from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
 
@@ -10,51 +12,54 @@ EVERY = 4
 """Steps between looks at single matrices: their layers are looked at every step."""
 LOOKS = 6
 """Looks before a matrix has a normal share."""
+YOUNG = 48
+"""Steps from the start, or from the end of warm-up, in which matrices find their places."""
 HOLDS = 2
 """Looks in a row that a share must be too low."""
 SMOOTHING = 0.25
 LEAST_SHARE = 1e-3
 """Of the norm, that a matrix must usually have: what had nothing has nothing to lose."""
-NOISE = 6.0
-"""Mean absolute deviations (log space) that a fall must exceed: what attention learns, query and key, comes and goes by
-factors of a hundred in small runs."""
+NOISE, CALMS = 3.0, 0.9
+"""Times the largest lately of a matrix's own changes (log space) that a fall must exceed, and how that is forgotten: what
+attention learns, query and key, comes and goes by factors of a hundred in small runs."""
+ALIKE = 0.5
+"""Its like in the other layers have not fallen too: by less than this share of its own fall (log space)."""
 
 
 class MatrixShares:
     """A matrix is lost when its share and its norm fall at once far below what they were.
 
     A slow fall is not judged: a layer's share is, against an anchor, and single matrices do drift. Nor is an exact
-    zero, which is a rule of its own.
+    zero, which is a rule of its own. Nor are several matrices of one module: query and key fall together where
+    attention evens out, a whole branch where the rest of the stream drowns it.
     """
 
-    def __init__(self, share_ratio: float, fall_ratio: float) -> None:
+    def __init__(self, share_ratio: float, fall_ratio: float, warmup_steps: int) -> None:
         self._share_ratio = share_ratio
         self._fall_ratio = fall_ratio
+        self._warmup_steps = warmup_steps
         self._facts: ParameterFacts | None = None
         self._matrices: list[tuple[int, str]] = []
         self.clear()
 
     def clear(self) -> None:
         """All is learnt anew."""
-        self._calls = self._looks = 0
+        self._calls = self._looks = self._young_until = 0
         self._normals: dict[str, tuple[float, float, float]] = {}  # log share, log norm, noise of the share
         self._floors: dict[str, tuple[float, float]] = {}
         self._low: dict[str, int] = {}
 
-    def lost(self, parameters: ParameterSignals, total: float) -> list[str]:
+    def lost(self, parameters: ParameterSignals, total: float, step: int) -> list[str]:
         """Names of the matrices that are lost now, in model order."""
+        self._young_until = self._young_until or max(step, self._warmup_steps) + YOUNG
         self._calls += 1
         if self._calls % EVERY == 0:
             self._look(parameters, total)
-        return self._of_their_own() if self._low else []
-
-    def _of_their_own(self) -> list[str]:
-        """The lost ones, without modules that are low as a whole: a branch that the rest of the stream drowns."""
-        whole = {_module(name) for name in self._low}
-        whole -= {_module(name) for _, name in self._matrices if name not in self._low}
-        siblings = [_module(name) for _, name in self._matrices]
-        whole = {module for module in whole if siblings.count(module) > 1}
-        return [name for name, looks in self._low.items() if looks >= HOLDS and _module(name) not in whole]
+        if not self._low or step < self._young_until:
+            return []
+        modules = [_module(name) for name in self._low]
+        alone = zip(self._low.items(), modules, strict=True)
+        return [name for (name, looks), module in alone if looks >= HOLDS and modules.count(module) == 1]
 
     def _look(self, parameters: ParameterSignals, total: float) -> None:
         if parameters.facts is not self._facts:
@@ -70,15 +75,28 @@ class MatrixShares:
                 low[name] = self._low.get(name, 0) + 1
             else:
                 self._follow(name, log(norm), level)
-        self._low = low
+        self._low = {
+            name: looks for name, looks in low.items() if not self._with_its_like(name, parameters, level)
+        }
+
+    def _with_its_like(self, name: str, parameters: ParameterSignals, level: float) -> bool:
+        """Whether the same matrix of the other layers fell too: then it is no story of one matrix."""
+        falls = {}
+        for index, other in self._matrices:
+            norm = parameters.grad_norms[index]
+            if kind(other) == kind(name) and norm and isfinite(norm) and other in self._normals:
+                falls[other] = self._normals[other][0] - (log(norm) - level)
+        own = falls.pop(name, 0.0)
+        return bool(falls) and median(list(falls.values())) > ALIKE * own
 
     def _follow(self, name: str, norm: float, total: float) -> None:
         share = norm - total
         usual, level, noise = self._normals.get(name, (share, norm, 0.0))
-        noise += SMOOTHING * (abs(share - usual) - noise)
+        noise = max(CALMS * noise, abs(share - usual))
         usual += SMOOTHING * (share - usual)
         level += SMOOTHING * (norm - level)
         self._normals[name] = (usual, level, noise)
+        self._floors.pop(name, None)
         if self._looks >= LOOKS and usual > log(LEAST_SHARE):
             least = min(log(self._share_ratio), -NOISE * noise)
             self._floors[name] = (self._fall_ratio * exp(level), exp(max(usual + least, -700.0)))
@@ -91,6 +109,7 @@ class MatrixShares:
         return {
             "calls": self._calls,
             "looks": self._looks,
+            "young_until": self._young_until,
             "normals": {name: list(normal) for name, normal in self._normals.items()},
             "floors": {name: list(floor) for name, floor in self._floors.items()},
             "low": dict(self._low),
