@@ -24,7 +24,7 @@ EXTRAS = (
 PERCENTAGES = {
     "loss_improvement": None,
     "label_copy": None,
-    "value": ("gradient_underflow", "dead_units", "label_mismatch", "weight_collapse"),
+    "value": ("frozen_parameter", "gradient_underflow", "dead_units", "label_mismatch", "weight_collapse"),
     "normal": ("gradient_underflow", "dead_units", "label_mismatch"),
 }
 """Evidence shown as a percentage, for these findings (None: for all)."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
+from minigpt.training_monitor.detectors.coarse_weights import CoarseWeights
 from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
 from minigpt.training_monitor.detectors.last_step import LastStep
 from minigpt.training_monitor.detectors.recurrence import Recurrence
@@ -25,8 +26,10 @@ VECTOR_SHARE = 1 / 16
 class FrozenParameter:
     """Compares each update with the gradient and the learning rate that should have caused it."""
 
-    def __init__(self, config: FrozenParameterConfig) -> None:
+    def __init__(self, config: FrozenParameterConfig, optimizer: str | None = None) -> None:
         self._config = config
+        self._coarse = CoarseWeights(config.coarse_fraction, optimizer)
+        self._too_coarse = False
         self._still = Absence(config.persist_steps, late_start=True)
         self._frozen = Incident("frozen_parameter")
         self._nothing = Incident("no_update")
@@ -55,6 +58,7 @@ class FrozenParameter:
                 close_steps = self._config.recur_steps if habit else self._config.close_steps
                 findings += self._nothing.good(signals.step, close_steps, {})
                 if self._last.is_just_before(signals.step) and signals.parameters is not None:
+                    findings += self._lost(signals, signals.parameters)
                     findings += self._judge_each(signals.step, signals.parameters)
         self._remember(signals)
         return findings
@@ -97,6 +101,16 @@ class FrozenParameter:
             findings += self._nothing.sustain(signals.step, evidence)
         return findings
 
+    def _lost(self, signals: StepSignals, parameters: ParameterSignals) -> list[Finding]:
+        """Updates that most of the weights are too coarse to take."""
+        evidence = self._coarse.judge(signals, parameters, self._last.lr)
+        if evidence is None:
+            return []
+        self._too_coarse = bool(evidence)
+        if not evidence:
+            return []
+        return self._frozen.bad(signals.step, evidence) + self._frozen.sustain(signals.step, evidence)
+
     def _judge_each(self, step: int, parameters: ParameterSignals) -> list[Finding]:
         facts, updates = parameters.facts, parameters.update_norms
         if updates is None:
@@ -110,11 +124,12 @@ class FrozenParameter:
                 self._note_gradients(updates)
         faded = 0.0 < self._last.lr < self._config.faded_lr_ratio * self._peak_lr
         if not still.any_absent or faded:  # updates below the weights' last digit are how a schedule ends
-            return self._frozen.good(step, self._config.close_steps, {})
+            return [] if self._too_coarse else self._frozen.good(step, self._config.close_steps, {})
         frozen = self._frozen_now(facts)
         if not frozen:
             # A parameter that stands still for a moment is common: no finding before it is overdue.
-            return [] if still.gone() else self._frozen.good(step, self._config.close_steps, {})
+            rests = self._too_coarse or still.gone()
+            return [] if rests else self._frozen.good(step, self._config.close_steps, {})
         evidence = named(facts, frozen)
         evidence["since"] = step - max(still.row(name) for name in frozen)
         evidence["lr"] = self._last.lr
@@ -175,12 +190,16 @@ class FrozenParameter:
     def rebase(self) -> None:
         """What stands still now is meant to."""
         self._still.rebase()
+        self._coarse.forget()
+        self._too_coarse = False
         self._standstill = 0
         self._peak_lr = self._latest_lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "still": self._still.state_dict(),
+            "coarse": self._coarse.state_dict(),
+            "too_coarse": self._too_coarse,
             "frozen": self._frozen.state_dict(),
             "nothing": self._nothing.state_dict(),
             "again": self._again.state_dict(),
@@ -197,6 +216,8 @@ class FrozenParameter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._still.load_state_dict(state["still"])
+        self._coarse.load_state_dict(state["coarse"])
+        self._too_coarse = state["too_coarse"]
         self._frozen.load_state_dict(state["frozen"])
         self._nothing.load_state_dict(state["nothing"])
         self._again.load_state_dict(state["again"])

@@ -34,8 +34,9 @@ Row = list[float]
 class MatrixPace:
     """Looks at update / weight of each matrix, in logs, and at its gradient, which may explain a rise.
 
-    Of its own normal a matrix leaps when the middle matrix does not. Against its like in other layers it must stand out
-    by the ratio and by update per gradient, or larger gradients (SGD) or smaller ones (Adam) would explain it.
+    Of its own normal a matrix leaps when the middle matrix does not. Against its like in other layers its update itself
+    must stand out (the ratio comes down as its weights grow), and also its update per gradient, or larger gradients
+    (SGD) or smaller ones (Adam) would explain it.
     """
 
     def __init__(self, alone: float) -> None:
@@ -55,6 +56,7 @@ class MatrixPace:
         self._looks = 0
         self._ratios: Row = []
         self._noise: Row = []
+        self._moves: Row = []
         self._grads: Row = []
         self._suspects: dict[str, float] = {}
 
@@ -66,7 +68,7 @@ class MatrixPace:
         if parameters.update_norms is None or parameters.weight_norms is None:
             return self.fast
         self._follow(parameters.facts)
-        ratios, grads = self._measure(parameters)
+        ratios, grads, moves = self._measure(parameters)
         suspects = self._suspicious(ratios, grads) if self._looks >= LOOKS else {}
         before, self._suspects = self._suspects, {name: ratios[at] for name, (at, _) in suspects.items()}
         held = [
@@ -76,7 +78,7 @@ class MatrixPace:
         if self.fast:
             at, normal = suspects[self.fast]
             self.evidence = {"trigger": "alone", "normal": exp(normal), "ratio": exp(ratios[at] - normal)}
-        self._learn(ratios, grads, {at for at, _ in suspects.values()})
+        self._learn(ratios, grads, moves, {at for at, _ in suspects.values()})
         return self.fast
 
     def _follow(self, facts: ParameterFacts) -> None:
@@ -94,17 +96,19 @@ class MatrixPace:
             ]
         self._facts = facts
 
-    def _measure(self, parameters: ParameterSignals) -> tuple[Row, Row]:
-        """Logs of update / weight and of the gradient of each matrix; -inf where one is zero or unknown."""
+    def _measure(self, parameters: ParameterSignals) -> tuple[Row, Row, Row]:
+        """Logs of each matrix's update / weight, of its gradient and of its update; -inf where one is zero or
+        unknown."""
         updates, weights, gradients = parameters.update_norms, parameters.weight_norms, parameters.grad_norms
         assert updates is not None
         assert weights is not None
-        ratios, grads = [], []
+        ratios, grads, moves = [], [], []
         for index, _ in self._matrices:
             update, weight, gradient = updates[index], weights[index], gradients[index]
-            ratios.append(log(update / weight) if update > 0.0 < weight and isfinite(update) else NONE)
+            moves.append(log(update) if update > 0.0 and isfinite(update) else NONE)
+            ratios.append(moves[-1] - log(weight) if weight > 0.0 and isfinite(weight) else NONE)
             grads.append(log(gradient) if gradient and gradient > 0.0 and isfinite(gradient) else NONE)
-        return ratios, grads
+        return ratios, grads, moves
 
     def _changes(self, ratios: Row) -> Row:
         """How far each matrix is from its normal, beyond the middle one: rates and warm-up move all of them."""
@@ -125,40 +129,42 @@ class MatrixPace:
         for members in self._families:
             odd = self._odd(members)
             if odd is not None and ratios[odd] >= log(HARMLESS):
-                others = [self._ratios[other] for other in members if other != odd]
-                found.setdefault(self._matrices[odd][1], (odd, median(others)))
+                others = [self._moves[other] for other in members if other != odd]
+                normal = ratios[odd] - (self._moves[odd] - median(others))
+                found.setdefault(self._matrices[odd][1], (odd, normal))
         return found
 
     def _odd(self, members: Sequence[int]) -> int | None:
         """The one matrix of a family that is usually updated far more than its like, and more for its gradient."""
-        usual = [self._ratios[place] for place in members]
+        usual = [self._moves[place] for place in members]
         if NONE in usual or any(self._grads[place] == NONE for place in members):
             return None
         odd, gap = odd_ones(usual, self._alone)
         if len(odd) != 1 or gap < 0:
             return None
-        # The update itself is not needed: within a family of one size the ratio stands for it.
-        paces = [self._ratios[place] - self._grads[place] for place in members]
+        paces = [self._moves[place] - self._grads[place] for place in members]
         also, gap = odd_ones(paces, self._alone)
         return members[odd[0]] if also == odd and gap > 0 else None
 
-    def _learn(self, ratios: Row, grads: Row, suspects: set[int]) -> None:
+    def _learn(self, ratios: Row, grads: Row, moves: Row, suspects: set[int]) -> None:
         self._looks += 1
         if len(self._ratios) != len(ratios):
-            self._ratios, self._grads, self._noise = list(ratios), list(grads), [0.0] * len(ratios)
+            self._ratios, self._grads, self._moves = list(ratios), list(grads), list(moves)
+            self._noise = [0.0] * len(ratios)
             return
         changes = self._changes(ratios)
         for place, (ratio, grad) in enumerate(zip(ratios, grads, strict=True)):
             if ratio == NONE or grad == NONE:
                 continue
             if self._ratios[place] == NONE or self._grads[place] == NONE:
-                self._ratios[place], self._grads[place] = ratio, grad
+                self._ratios[place], self._grads[place], self._moves[place] = ratio, grad, moves[place]
                 continue
             off = ratio - self._ratios[place]
             if place in suspects:
                 self._ratios[place] += ADOPTING * off
                 continue
             self._ratios[place] += SMOOTHING * off
+            self._moves[place] += SMOOTHING * (moves[place] - self._moves[place])
             self._grads[place] += SMOOTHING * (grad - self._grads[place])
             self._noise[place] += SMOOTHING * (abs(changes[place]) - self._noise[place])
 
@@ -169,6 +175,7 @@ class MatrixPace:
             "looks": self._looks,
             "ratios": list(self._ratios),
             "noise": list(self._noise),
+            "moves": list(self._moves),
             "grads": list(self._grads),
             "suspects": dict(self._suspects),
         }
@@ -176,4 +183,5 @@ class MatrixPace:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.fast, self.evidence = state["fast"], dict(state["evidence"])
         self._looks, self._suspects = state["looks"], dict(state["suspects"])
-        self._ratios, self._noise, self._grads = (list(state[key]) for key in ("ratios", "noise", "grads"))
+        self._ratios, self._noise = list(state["ratios"]), list(state["noise"])
+        self._moves, self._grads = list(state["moves"]), list(state["grads"])

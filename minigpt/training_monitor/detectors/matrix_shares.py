@@ -20,8 +20,8 @@ SMOOTHING = 0.25
 LEAST_SHARE = 1e-3
 """Of the norm, that a matrix must usually have: what had nothing has nothing to lose."""
 NOISE, CALMS = 3.0, 0.9
-"""Times the largest lately of a matrix's own changes (log space) that a fall must exceed, and how that is forgotten: what
-attention learns, query and key, comes and goes by factors of a hundred in small runs."""
+"""Times the largest lately of a matrix's own changes (log space) that a fall must exceed, and how that is forgotten:
+what attention learns, query and key, comes and goes by factors of a hundred in small runs."""
 ALIKE = 0.5
 """Its like in the other layers have not fallen too: by less than this share of its own fall (log space)."""
 
@@ -116,7 +116,7 @@ class MatrixShares:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._calls, self._looks = state["calls"], state["looks"]
+        self._calls, self._looks, self._young_until = state["calls"], state["looks"], state["young_until"]
         self._normals = {
             name: (share, norm, noise) for name, (share, norm, noise) in state["normals"].items()
         }

@@ -68,7 +68,7 @@ RULES: dict[str, Rule] = {
         ("parameters",),
     ),
     "frozen_parameter": Rule(
-        lambda config, facts: FrozenParameter(config.frozen_parameter),
+        lambda config, facts: FrozenParameter(config.frozen_parameter, facts.optimizer),
         ("frozen_parameter", "no_update"),
         ("update_ratios",),
     ),

@@ -6,6 +6,7 @@ from typing import Any
 from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.detectors.matrix_pace import MatrixPace
 from minigpt.training_monitor.detectors.matrix_ratios import MatrixRatios
+from minigpt.training_monitor.detectors.slow_normal import SlowNormal
 from minigpt.training_monitor.detectors.update_ratio_config import UpdateRatioConfig
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
@@ -25,10 +26,7 @@ LEAST = 0.05
 REPLACED = 0.9
 """An update this fraction of the weights after it was twice the weights before: nothing is left of them."""
 SLOW_AFTER = 48
-"""Updates before that normal begins: the first ones of small weights are far larger than any later."""
-SLOW = 0.01
-"""Weight of the newest value in the normal of the last hundred steps, which a decline of some tens does not take with
-it as it takes the short one."""
+"""Updates before the slow normal begins: the first ones of small weights are far larger than any later."""
 HARMLESS = 0.01
 """A typical ratio that healthy runs have is no alarm, however much larger it is than before."""
 
@@ -48,7 +46,7 @@ class UpdateRatio:
         self._low = Incident("update_ratio_low")
         self._normal = Baseline(min_sigma=0.1)  # log(median ratio / lr)
         self._gradients = Baseline(min_sigma=0.1)
-        self._slow: tuple[float, float | None] | None = None  # the same two over some hundred steps
+        self._slow = SlowNormal()  # the same two over some hundred steps
         self._before: tuple[float, float] | None = None  # (lr, grad norm) of the step before
         self._matrices = MatrixRatios(config.persist_steps)
         self._pace = MatrixPace(config.alone)
@@ -114,7 +112,7 @@ class UpdateRatio:
         if gradient is None:  # nothing to move by
             self._fallen_since = None
             return ""
-        fall = max(fall, self._fall_from_slow(value, gradient))
+        fall = max(fall, self._slow.fall(value, gradient))
         beyond = self._beyond_its_peak(lr)
         if middle > HARMLESS and value - center + beyond > self._least_rise(beyond):
             self._risen_since = self._risen_since or step
@@ -131,13 +129,6 @@ class UpdateRatio:
         """What is left of a typical ratio without decoupled weight decay, which goes on without gradients."""
         decay = lr * self._weight_decay
         return sqrt(max(ratio * ratio - decay * decay, (LEAST * ratio) ** 2))
-
-    def _fall_from_slow(self, value: float, gradient: float | None) -> float:
-        if self._slow is None:
-            return 0.0
-        level, usual = self._slow
-        explained = max(0.0, usual - gradient) if gradient is not None and usual is not None else 0.0
-        return level - value - explained
 
     def _least_rise(self, beyond: float) -> float:
         """Log of the rise that is too much: one that the run's own noise (SGD on single samples) does not explain."""
@@ -167,12 +158,8 @@ class UpdateRatio:
         self._normal.accept(value)
         if gradient is not None:
             self._gradients.accept(gradient)
-        if self._normal.accepted < SLOW_AFTER:
-            return
-        level, usual = self._slow or (value, gradient)
-        if gradient is not None:
-            usual = gradient if usual is None else usual + SLOW * (gradient - usual)
-        self._slow = (level + SLOW * (value - level), usual)
+        if self._normal.accepted >= SLOW_AFTER:
+            self._slow.accept(value, gradient)
 
     def _is_high(
         self, signals: StepSignals, name: str, ratio: float, count: int, total: int
@@ -218,7 +205,7 @@ class UpdateRatio:
     def rebase(self) -> None:
         self._peak_lr, self._steps_past_peak = 0.0, 0
         self._normal, self._gradients = Baseline(min_sigma=0.1), Baseline(min_sigma=0.1)
-        self._slow = None
+        self._slow = SlowNormal()
         self._pace.forget()
         self._risen_since = self._fallen_since = None
 
@@ -228,7 +215,7 @@ class UpdateRatio:
             "low": self._low.state_dict(),
             "normal": self._normal.state_dict(),
             "gradients": self._gradients.state_dict(),
-            "slow": None if self._slow is None else list(self._slow),
+            "slow": self._slow.state(),
             "pace": self._pace.state_dict(),
             "first_loss": self._first_loss,
             "before": None if self._before is None else list(self._before),
@@ -244,8 +231,8 @@ class UpdateRatio:
         self._low.load_state_dict(state["low"])
         self._normal.load_state_dict(state["normal"])
         self._gradients.load_state_dict(state["gradients"])
-        slow, before = state["slow"], state["before"]
-        self._slow = None if slow is None else (slow[0], slow[1])
+        before = state["before"]
+        self._slow = SlowNormal(state["slow"])
         self._pace.load_state_dict(state["pace"])
         self._first_loss = state["first_loss"]
         self._before = None if before is None else (before[0], before[1])

@@ -65,6 +65,7 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen.tokens": "整个批次只有同一个词元",
     "degenerate_batch.seen.targets": "只有 {value} 的目标参与计算，其余被屏蔽|通常 {normal}",
     "initial_loss.seen.weights": "权重过小：矩阵的均方根只有 {weight_rms}",
+    "frozen_parameter.seen.coarse": "一次更新只移动了 {value} 的权重|共 {count}/{of} 个矩阵|学习率 {lr}",
     "initial_loss.seen.uneven": "{parameter} 的初始权重是其他层同类矩阵的 {ratio} 倍|共 {count}/{of} 个矩阵",
     "gradient_scale_shift.seen.still scaled": "损失为 {loss} 时梯度范数达 {value}："
     "fp16 缩放因子 {scaler_scale} 仍在其中",

@@ -66,6 +66,8 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen.tokens": "a whole batch is one and the same token",
     "degenerate_batch.seen.targets": "only {value} of the targets count, the rest is masked|usual {normal}",
     "initial_loss.seen.weights": "the weights are tiny: matrices have a root mean square of {weight_rms}",
+    "frozen_parameter.seen.coarse": "an update moves only {value} of the weights|{count} of {of} matrices|"
+    "learning rate {lr}",
     "initial_loss.seen.uneven": "the first weights of {parameter} are {ratio} x those of its like in the other layers|"
     "{count} of {of} matrices",
     "gradient_scale_shift.seen.still scaled": "gradient norm {value} at a loss of {loss}: the fp16 scale of "
