@@ -1,4 +1,4 @@
-"""What updates and gradients were over some hundred steps: a short normal goes along with a decline of tens of steps."""
+"""What updates and gradients were over some hundred steps; a short normal follows a decline of tens of steps."""
 
 from typing import Any
 
