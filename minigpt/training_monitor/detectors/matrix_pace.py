@@ -11,13 +11,15 @@ from minigpt.training_monitor.finding import Evidence
 from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
 from minigpt.training_monitor.signals import StepSignals
 
-EVERY = 8
+EVERY = 12
 """Steps between looks: a matrix with a rate of its own keeps it, and looking at each of them costs."""
 LOOKS = 4
 """Looks before a matrix has a normal."""
 SMOOTHING = 0.3
 ADOPTING = 0.03
 """The same for a matrix that is too fast: what was told and goes on is its normal in the end."""
+FAMILIES_EVERY = 4
+"""Looks between comparisons with the other layers: what usually is changes slowly."""
 NOISE = 6.0
 """Mean absolute deviations of a matrix's own ratio that a rise must exceed: attention of a small SGD run comes and goes
 by factors."""
@@ -58,6 +60,7 @@ class MatrixPace:
         self._noise: Row = []
         self._moves: Row = []
         self._grads: Row = []
+        self._apart: dict[int, float] = {}
         self._suspects: dict[str, float] = {}
 
     def too_fast(self, signals: StepSignals) -> str:
@@ -126,13 +129,22 @@ class MatrixPace:
             explained = max(0.0, grads[place] - self._grads[place]) if self._grads[place] > NONE else alone
             if alone - explained > max(self._alone, NOISE * self._noise[place]):
                 found[self._matrices[place][1]] = (place, self._ratios[place])
+        if self._looks % FAMILIES_EVERY == 0:
+            self._apart = self._apart_from_their_like()
+        for place, above in self._apart.items():
+            if ratios[place] >= log(HARMLESS):
+                found.setdefault(self._matrices[place][1], (place, ratios[place] - above))
+        return found
+
+    def _apart_from_their_like(self) -> dict[int, float]:
+        """Places of the matrices that stand out of their family, and by how much."""
+        apart = {}
         for members in self._families:
             odd = self._odd(members)
-            if odd is not None and ratios[odd] >= log(HARMLESS):
+            if odd is not None:
                 others = [self._moves[other] for other in members if other != odd]
-                normal = ratios[odd] - (self._moves[odd] - median(others))
-                found.setdefault(self._matrices[odd][1], (odd, normal))
-        return found
+                apart[odd] = self._moves[odd] - median(others)
+        return apart
 
     def _odd(self, members: Sequence[int]) -> int | None:
         """The one matrix of a family that is usually updated far more than its like, and more for its gradient."""
@@ -177,11 +189,13 @@ class MatrixPace:
             "noise": list(self._noise),
             "moves": list(self._moves),
             "grads": list(self._grads),
+            "apart": [list(entry) for entry in self._apart.items()],
             "suspects": dict(self._suspects),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.fast, self.evidence = state["fast"], dict(state["evidence"])
         self._looks, self._suspects = state["looks"], dict(state["suspects"])
+        self._apart = {int(place): above for place, above in state["apart"]}
         self._ratios, self._noise = list(state["ratios"]), list(state["noise"])
         self._moves, self._grads = list(state["moves"]), list(state["grads"])

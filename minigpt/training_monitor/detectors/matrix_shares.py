@@ -10,6 +10,9 @@ from minigpt.training_monitor.parameter_signals import ParameterFacts, Parameter
 
 EVERY = 4
 """Steps between looks at single matrices: their layers are looked at every step."""
+FOLLOW_EVERY = 3
+"""Looks between those that the normals follow, once they are known."""
+NO_FLOOR = (0.0, 0.0)
 LOOKS = 6
 """Looks before a matrix has a normal share."""
 YOUNG = 48
@@ -65,23 +68,26 @@ class MatrixShares:
         if parameters.facts is not self._facts:
             self._facts, self._matrices = parameters.facts, matrices(parameters.facts)
         self._looks += 1
-        norms, low, level = parameters.grad_norms, {}, log(total)
+        norms, floors = parameters.grad_norms, self._floors
+        low = {}
         for index, name in self._matrices:
-            norm = norms[index]
-            if not norm or not isfinite(norm):
-                continue
-            floor = self._floors.get(name)
-            if floor is not None and norm < floor[0] and norm < floor[1] * total:
+            norm, floor = norms[index], floors.get(name, NO_FLOOR)
+            if norm and norm < floor[0] and norm < floor[1] * total:
                 low[name] = self._low.get(name, 0) + 1
-            else:
-                self._follow(name, log(norm), level)
-        self._low = {
-            name: looks for name, looks in low.items() if not self._with_its_like(name, parameters, level)
-        }
+        if self._looks <= LOOKS or self._looks % FOLLOW_EVERY == 0:
+            level = log(total)
+            for index, name in self._matrices:
+                norm = norms[index]
+                if norm and isfinite(norm) and name not in low:
+                    self._follow(name, log(norm), level)
+        # Nearly always there is nothing more to do.
+        self._low = (
+            {k: n for k, n in low.items() if not self._with_its_like(k, parameters, total)} if low else low
+        )
 
-    def _with_its_like(self, name: str, parameters: ParameterSignals, level: float) -> bool:
+    def _with_its_like(self, name: str, parameters: ParameterSignals, total: float) -> bool:
         """Whether the same matrix of the other layers fell too: then it is no story of one matrix."""
-        falls = {}
+        falls, level = {}, log(total)
         for index, other in self._matrices:
             norm = parameters.grad_norms[index]
             if kind(other) == kind(name) and norm and isfinite(norm) and other in self._normals:
