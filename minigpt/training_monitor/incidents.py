@@ -62,6 +62,8 @@ MAY_FOLLOW = frozenset(
 """Explaining findings that may themselves follow from an earlier one: from a wrecked model, say."""
 FOLLOWS_AFTER = 5
 """Steps after an explaining finding from which those that may follow from it are taken to."""
+SCALER = frozenset(("overflow_streak", "scale_collapse"))
+"""What a lasting NaN does to the GradScaler: it halves its scale each time, though the loss was NaN before scaling."""
 GRAVE = frozenset(("nan_loss", "non_finite_gradient"))
 """Told once in an incident whatever explains them: updates are lost."""
 
@@ -98,6 +100,8 @@ class Case:
             and member.name != finding.name
             and rank(member.name) < EXPLAINING_RANKS
         ]
+        if finding.name in SCALER and "nan_loss" in self.told:
+            return finding.opened_at > self.members["nan_loss"].opened_at
         late = bool(explaining) and finding.opened_at > min(explaining) + FOLLOWS_AFTER
         return late and (finding.name in MAY_FOLLOW or rank(finding.name) >= EXPLAINING_RANKS)
 

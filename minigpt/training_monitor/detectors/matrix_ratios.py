@@ -29,8 +29,8 @@ class MatrixRatios:
         self._matrices: list[tuple[int, str]] = []
         self._started: dict[str, bool] = {}  # whether a matrix may be judged by the absolute threshold
         self._all_started = False
-        self._excess: dict[str, tuple[int, float, float]] = {}
-        """Matrix -> since when its ratio is too high, its update then, its ratio then."""
+        self._excess: dict[str, tuple[int, float, int, float]] = {}
+        """Matrix -> since when its ratio is too high, its largest update since, when that was, its ratio at first."""
         self._updates: Sequence[float] = ()
         self._index: dict[str, int] = {}
         self._embedding_high = 0
@@ -42,7 +42,7 @@ class MatrixRatios:
 
     def first_excess(self, name: str) -> float:
         """The ratio with which a matrix that is too high began to be."""
-        return self._excess[name][2] if name in self._excess else 0.0
+        return self._excess[name][3] if name in self._excess else 0.0
 
     def of(self, signals: StepSignals) -> dict[str, float]:
         """Update / weight ratio of every matrix; of the layer groups where no parameters are known."""
@@ -79,8 +79,11 @@ class MatrixRatios:
                 self._excess.pop(name, None)
             elif self._started.get(name):
                 update = self._updates[self._index[name]] if self._updates else 0.0
-                since, first, _ = self._excess.setdefault(name, (step, update, ratio))
-                echo = not early and update <= first * ECHO ** (step - since) and 0.0 < update < first
+                since, peak, peak_at, began = self._excess.get(name, (step, update, step, ratio))
+                if update >= peak:
+                    peak, peak_at = update, step
+                self._excess[name] = (since, peak, peak_at, began)
+                echo = not early and peak_at < step and 0.0 < update <= peak * ECHO ** (step - peak_at)
                 lasts = step - since + 1 >= self._persist_steps and not echo
                 if lasts and ratio > ratios.get(lasting, 0.0):
                     lasting = name
@@ -110,7 +113,10 @@ class MatrixRatios:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._started, self._all_started = dict(state["started"]), False
-        self._excess = {name: (at, update, ratio) for name, (at, update, ratio) in state["excess"].items()}
+        self._excess = {
+            name: (since, peak, peak_at, began)
+            for name, (since, peak, peak_at, began) in state["excess"].items()
+        }
         self._embedding_high = state["embedding_high"]
 
 

@@ -26,7 +26,8 @@ NOISE, CALMS = 3.0, 0.9
 """Times the largest lately of a matrix's own changes (log space) that a fall must exceed, and how that is forgotten:
 what attention learns, query and key, comes and goes by factors of a hundred in small runs."""
 ALIKE = 0.5
-"""Its like in the other layers have not fallen too: by less than this share of its own fall (log space)."""
+"""Its like in the other layers and the rest of its module have fallen by less than this share of its own fall (log
+space)."""
 
 
 class MatrixShares:
@@ -60,9 +61,7 @@ class MatrixShares:
             self._look(parameters, total)
         if not self._low or step < self._young_until:
             return []
-        modules = [_module(name) for name in self._low]
-        alone = zip(self._low.items(), modules, strict=True)
-        return [name for (name, looks), module in alone if looks >= HOLDS and modules.count(module) == 1]
+        return [name for name, looks in self._low.items() if looks >= HOLDS]
 
     def _look(self, parameters: ParameterSignals, total: float) -> None:
         if parameters.facts is not self._facts:
@@ -82,18 +81,22 @@ class MatrixShares:
                     self._follow(name, log(norm), level)
         # Nearly always there is nothing more to do.
         self._low = (
-            {k: n for k, n in low.items() if not self._with_its_like(k, parameters, total)} if low else low
+            {k: n for k, n in low.items() if not self._with_others(k, parameters, total)} if low else low
         )
 
-    def _with_its_like(self, name: str, parameters: ParameterSignals, total: float) -> bool:
-        """Whether the same matrix of the other layers fell too: then it is no story of one matrix."""
+    def _with_others(self, name: str, parameters: ParameterSignals, total: float) -> bool:
+        """Whether the same matrix of the other layers fell too, or another one of its module: then it is no story of
+        one matrix."""
         falls, level = {}, log(total)
         for index, other in self._matrices:
             norm = parameters.grad_norms[index]
-            if kind(other) == kind(name) and norm and isfinite(norm) and other in self._normals:
+            if norm and isfinite(norm) and other in self._normals:
                 falls[other] = self._normals[other][0] - (log(norm) - level)
-        own = falls.pop(name, 0.0)
-        return bool(falls) and median(list(falls.values())) > ALIKE * own
+        enough = ALIKE * falls.pop(name, 0.0)
+        alike = [fall for other, fall in falls.items() if kind(other) == kind(name)]
+        if alike and median(alike) > enough:
+            return True
+        return any(fall > enough for other, fall in falls.items() if _module(other) == _module(name))
 
     def _follow(self, name: str, norm: float, total: float) -> None:
         share = norm - total
