@@ -87,3 +87,22 @@ def test_cause_claims_nothing_about_what_was_not_seen() -> None:
     found = explain(Circumstances({finding.name: finding}, {}, None, RunFacts(), 60))
     assert found.ruled_out == ()
     assert found.causes[0].name == "backward_fades"
+
+
+def test_cause_is_not_the_warmup_when_the_updates_were_as_ever() -> None:
+    early = RunFacts(learning_rate=1e-3, warmup_steps=4)
+    loss_alone = explain(case(watched(1e-3, loss_at_60=6.0), "loss_divergence", facts=early))
+    assert loss_alone.causes[0].name != "warmup_too_short"
+    large = explain(case(watched(1e-3, loss_at_60=6.0), "loss_divergence", "update_ratio_high", facts=early))
+    weights = {cause.name: cause.weight for cause in large.causes}
+    assert (
+        weights["warmup_too_short"]
+        > 2 + {cause.name: cause.weight for cause in loss_alone.causes}["warmup_too_short"]
+    )
+
+
+def test_cause_is_the_scale_when_gradients_grew_by_the_scalers_factor() -> None:
+    evidence = {"ratio": 4096.0, "scaler_scale": 4096.0}
+    finding = Finding("gradient_scale_shift", "sustained", 60, 68, 9, True, evidence)
+    circumstances = Circumstances({finding.name: finding}, {}, None, RunFacts(precision="fp16"), 60)
+    assert explain(circumstances).causes[0].name == "gradients_still_scaled"

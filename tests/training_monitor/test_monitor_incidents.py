@@ -83,3 +83,10 @@ def test_incident_keeps_the_order_of_what_one_rule_says_at_one_step() -> None:
     lasting = Finding("update_ratio_high", "sustained", 5, 5, 1, True)
     entered = [one.status for one, _ in book.enter([finding("loss_spike", 5), opening, lasting])]
     assert entered == ["suspected", "sustained", "sustained"]
+
+
+def test_incident_tells_no_scaler_trouble_when_the_loss_was_nan_before() -> None:
+    book = IncidentBook()
+    assert told(book, finding("nan_loss", 100)) == [("nan_loss", 1, True)]
+    assert told(book, finding("scale_collapse", 116)) == [("scale_collapse", 1, False)]
+    assert told(IncidentBook(), finding("scale_collapse", 116)) == [("scale_collapse", 1, True)]

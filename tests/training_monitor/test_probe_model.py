@@ -139,3 +139,16 @@ def test_zero_fractions_are_counted_on_their_beat_and_when_asked_for() -> None:
     # every other column is set: the sample must not keep to some columns
     assert seen[0] == [pytest.approx(0.5, abs=0.02), 1.0, 1.0, None]
     assert read(probe.measure(count_zeros=True)).parameters.zero_fractions == seen[0]
+
+
+def test_moved_fractions_are_counted_on_the_slow_beat() -> None:
+    model = nn.Sequential(nn.Linear(192, 256), nn.Linear(4, 1))
+    weight = next(model.parameters())
+    probe = ModelProbe(model)
+    seen = []
+    for _ in range(18):
+        seen.append(read(probe.measure()).parameters.moved_fractions)
+        with torch.no_grad():
+            weight[:, ::2] += 1.0
+    assert [index for index, fractions in enumerate(seen) if fractions is not None] == [16]
+    assert seen[16] == [pytest.approx(0.5, abs=0.02), 0.0, 0.0, 0.0]

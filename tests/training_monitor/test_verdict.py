@@ -245,3 +245,22 @@ def test_a_curve_shows_its_course_and_marks_what_is_no_number() -> None:
     line = curve.line()
     assert len(line) == 60
     assert (line[0], line[-2], line[-1]) == ("▁", "█", "✗")
+
+
+@pytest.mark.parametrize(("rate", "health"), [(3.0, "watch"), (1e-12, "watch"), (5e-5, "healthy")])
+def test_a_loss_that_stands_still_is_worth_watching_when_the_learning_rate_is_absurd(
+    tmp_path: Path, rate: float, health: str
+) -> None:
+    series = healthy(60, 1, loss_at=lambda step: 7.6, norm_at=lambda step: 1.0)
+    path = write_trainer_state(tmp_path / "trainer_state.json", series)
+    path.write_text(path.read_text().replace("4.5e-05", repr(rate)))
+    verdict, text = judged(path)
+    assert verdict.health == health
+    assert (keys(verdict) == ["absurd_rate"]) == (health == "watch")
+    assert ("nothing trains" in text) == (health == "watch")
+
+
+def test_an_unusual_learning_rate_is_no_matter_when_the_loss_comes_down(tmp_path: Path) -> None:
+    path = write_trainer_state(tmp_path / "trainer_state.json", healthy(300, 1))
+    path.write_text(path.read_text().replace("4.5e-05", "3.0"))
+    assert judged(path)[0].health == "healthy"
