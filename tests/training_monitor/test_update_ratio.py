@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from minigpt.training_monitor.detectors.update_ratio import UpdateRatio, UpdateRatioConfig
+from minigpt.training_monitor.detectors.update_ratio import UpdateRatio
+from minigpt.training_monitor.detectors.update_ratio_config import UpdateRatioConfig
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
