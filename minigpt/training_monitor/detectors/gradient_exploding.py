@@ -7,8 +7,10 @@ from typing import Any
 
 from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.loss_level import LossLevel
+from minigpt.training_monitor.detectors.loss_standing import LossStanding
 from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
 from minigpt.training_monitor.detectors.step_window import StepWindow
+from minigpt.training_monitor.detectors.unrest import Unrest
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.group_baselines import GroupBaselines, uniform_factor
 from minigpt.training_monitor.incident import Incident
@@ -16,8 +18,13 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 CLIMB_STEPS = 48
+YOUNG_RISE = 1.25
+"""Before the norm's anchor could be taken, a loss so many times that from before tells an explosion from the first
+growth of the gradients."""
 LEARNS = 0.05
 """Gradients that climb while the loss has come down by this fraction are those of a task that begins to be learnt."""
+UPDATES = 3.0
+"""Updates so many times those of the anchor's time grew with the gradients (SGD)."""
 ALONE, ALONE_TOTAL = 8.0, 1.5
 """One group so many times above its own normal explodes alone, if the whole norm shows it at all."""
 ANCHOR_VALUES = 32
@@ -34,6 +41,9 @@ class GradientExploding:
         self._config = config
         self._far = log(config.min_ratio)
         self._warm_at = max(facts.warmup_steps, 50)
+        self._settled = False
+        self._unrest = Unrest()
+        self._standing = LossStanding()
         self._rule = SpikeRule("gradient_exploding", config)
         self._climb = Incident("gradient_exploding")
         self._groups = GroupBaselines()
@@ -58,6 +68,7 @@ class GradientExploding:
             self._changes.append(self._groups.changes(signals))
         else:
             self._changes.clear()
+            self._settled = signals.step > self._warm_at  # for a spike that begins now
         findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
         alone = self._one_group_rose(signals, value, center)
         if not far and not alone and not self._rule.incident.is_open and not findings:
@@ -71,19 +82,27 @@ class GradientExploding:
         return [self._with_group(finding, signals) for finding in findings] if findings else findings
 
     def _alarm(self) -> str | None:
-        """Why a lasting spike deserves attention; None for one factor over all groups with the loss as before."""
+        """Why a lasting spike deserves attention; None for one factor over all groups with the loss as before, and
+        while the loss tells of learning, or of a run so young that its gradients have no normal yet."""
         factor = uniform_factor(list(self._changes))
-        return None if factor is not None and self._loss.fits(factor) else "lasts"
+        if factor is not None and self._loss.fits(factor):
+            return None
+        if self._loss.has_fallen():
+            return None
+        return "lasts" if self._settled or self._loss.has_risen(YOUNG_RISE) else None
 
     def _climbing(self, signals: StepSignals, value: float) -> list[Finding]:
         step = signals.step
         self._window.add(step, value)
         self._losses.append(signals.loss)
+        self._unrest.note(signals)
+        self._standing.note(signals.loss)
         if self._anchor is None and step > self._warm_at:
             self._anchor_values.append(value)
             self._anchor_losses = [*self._anchor_losses, signals.loss][-ANCHOR_VALUES:]
             if len(self._anchor_values) == ANCHOR_VALUES:
                 self._anchor, self._anchor_values = median(self._anchor_values), []
+                self._unrest.settle()
         if self._alone_since is not None and step - self._alone_since + 1 >= self._config.persist_steps:
             return self._sustained(step, {"value": signals.grad_norm, "trigger": "group"})
         thirds = self._window.thirds() if self._anchor is not None and value > self._anchor + 1 else None
@@ -91,7 +110,7 @@ class GradientExploding:
             self._climbing_since = None
             return self._climb.good(step, self._config.close_steps, {"value": signals.grad_norm})
         self._climbing_since = self._climbing_since or step
-        if step - self._climbing_since + 1 < self._config.persist_steps:
+        if step - self._climbing_since + 1 < self._config.persist_steps or not self._suffers():
             return []
         rise = thirds[2] - self._anchor
         evidence: Evidence = {
@@ -128,9 +147,14 @@ class GradientExploding:
         then, now = median(self._anchor_losses), median(self._losses)
         return now < then - LEARNS * abs(then)
 
+    def _suffers(self) -> bool:
+        """Whether loss or updates show it: gradients of a loss that goes on as before may grow, of whatever scale."""
+        return self._standing.above_best() or self._unrest.updates_risen(UPDATES)
+
     def _forget_levels(self) -> None:
         self._anchor, self._anchor_values, self._climbing_since = None, [], None
         self._anchor_losses = []
+        self._standing.forget_best()
         self._groups, self._alone_since = GroupBaselines(), None
         self._window.clear()
 
@@ -148,6 +172,8 @@ class GradientExploding:
             "climb": self._climb.state_dict(),
             "groups": self._groups.state_dict(),
             "loss": self._loss.state_dict(),
+            "unrest": self._unrest.state_dict(),
+            "standing": self._standing.state_dict(),
             "window": self._window.state(),
             "changes": [dict(change) for change in self._changes],
             "anchor_values": list(self._anchor_values),
@@ -157,6 +183,7 @@ class GradientExploding:
             "climbing_since": self._climbing_since,
             "alone_since": self._alone_since,
             "center_before": self._center_before,
+            "settled": self._settled,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,6 +191,8 @@ class GradientExploding:
         self._climb.load_state_dict(state["climb"])
         self._groups.load_state_dict(state["groups"])
         self._loss.load_state_dict(state["loss"])
+        self._unrest.load_state_dict(state["unrest"])
+        self._standing.load_state_dict(state["standing"])
         self._window = StepWindow(CLIMB_STEPS, state["window"])
         self._changes = deque((dict(change) for change in state["changes"]), maxlen=4)
         self._anchor_values = list(state["anchor_values"])
@@ -172,4 +201,4 @@ class GradientExploding:
         self._losses = deque(state["losses"], maxlen=CLIMB_STEPS // 3)
         self._climbing_since = state["climbing_since"]
         self._alone_since = state["alone_since"]
-        self._center_before = state["center_before"]
+        self._center_before, self._settled = state["center_before"], state["settled"]

@@ -75,19 +75,25 @@ class LossCollapse:
         self._low_since: int | None = None
         self._first: list[float] = []  # the first losses seen
         self._highest = inf  # no point of the window lies above it
+        self._lowest = inf  # of the losses that were taken for normal
+        self._has_floor = True
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if not isfinite(signals.loss):
             return []
         step, value = signals.step, log(max(signals.loss, 1e-12))
-        if signals.loss <= 0:
-            self.rebase()  # a loss without a floor: no fall is too deep
+        if signals.loss <= 0 or not self._has_floor:
+            self._has_floor = False  # no fall is too deep
+            self.rebase()
             return self._incident.close(step, {"loss": signals.loss})
         if len(self._first) < FIRST_LOSSES:
             self._first.append(value)
         level, margin = (None, 0.0) if self._cannot_be_low(value) else self._level(step)
-        if level is None or value >= level - max(margin, -log(self._config.max_ratio)):
+        # A run that was as low by itself before (data in an order, a batch of one) is not too good to be true.
+        usual = level is None or value >= min(level - max(margin, -log(self._config.max_ratio)), self._lowest)
+        if usual or level is None:
             self._low_since = None
+            self._lowest = min(value, self._lowest)
             self._window.add(step, value)
             self._highest = max(self._highest, value)
             seen = {"value": signals.loss, "loss": signals.loss}
@@ -95,6 +101,7 @@ class LossCollapse:
         self._low_since = self._low_since or step
         lasts = step - self._low_since + 1
         if lasts > self._config.close_steps:
+            self._lowest = min(value, self._lowest)
             self._window.clear()
             self._low_since = None
             return self._incident.close(step, {"value": signals.loss, "new_normal": True})
@@ -138,7 +145,7 @@ class LossCollapse:
 
     def rebase(self) -> None:
         self._window.clear()
-        self._low_since = None
+        self._low_since, self._lowest = None, inf
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -146,6 +153,8 @@ class LossCollapse:
             "window": self._window.state(),
             "low_since": self._low_since,
             "first": list(self._first),
+            "lowest": self._lowest if isfinite(self._lowest) else None,
+            "has_floor": self._has_floor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -153,3 +162,5 @@ class LossCollapse:
         self._window, self._highest = StepWindow(32, state["window"]), inf
         self._low_since = state["low_since"]
         self._first = list(state["first"])
+        self._lowest = inf if state["lowest"] is None else state["lowest"]
+        self._has_floor = state["has_floor"]

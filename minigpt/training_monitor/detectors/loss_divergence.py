@@ -6,10 +6,18 @@ from typing import Any
 
 from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.detectors.fading import Fading
+from minigpt.training_monitor.detectors.loss_climb import LossClimb
 from minigpt.training_monitor.detectors.loss_divergence_config import LossDivergenceConfig
+from minigpt.training_monitor.detectors.loss_excursion import (
+    LossExcursion,
+    Thirds,
+    level_of,
+    log_mean,
+)
 from minigpt.training_monitor.detectors.step_window import MIN_POINTS, StepWindow
 from minigpt.training_monitor.detectors.unrest import Unrest
 from minigpt.training_monitor.detectors.untrained_loss import UntrainedLoss
+from minigpt.training_monitor.detectors.worse_than_guessing import WorseThanGuessing
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.run_facts import RunFacts
@@ -18,24 +26,24 @@ from minigpt.training_monitor.signals import StepSignals
 MIN_SIGMA = 0.02
 LEARNT = 0.9
 """A loss below this fraction of the untrained one shows that the run has learnt something."""
-CLIMBING_VALUES = 3
-"""Losses in a row at which the window must have climbed: a sparse record has one or two in persist_steps."""
 KNOWS = 0.7
 """A loss below this fraction of the untrained one is that of a model that still knows most of what it learnt: it must
 have risen further before harder data do not explain it."""
 CLIMB_NOISE = 2.5
 """Robust standard deviations of a single loss: by chance the best median lies well below the others."""
-AGAIN = 1.3
-"""A rise must be this many times (log space) the highest one that the run came back from."""
 SOLVED = 0.05
 """Losses below this fraction of the first ones count as this fraction: there any factor is noise."""
 LOW_RATE = 0.1
 """Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
 UNREST = 3.0
-"""Gradient norms or updates so many times those from before tell a loss that stands high from harder data ..."""
+"""Updates so many times those from before, or gradients that rose so many times more than the loss did, tell a loss
+that stands high from harder data ..."""
 SETTLE_EVERY = 8
 LONG = 4
-"""... and so does one that has not come down at all for so many windows."""
+"""... and so does one that has not come half-way down for so many windows."""
+MOVING = 3.0
+"""Of a loss that is not that of tokens nobody knows what it stands for: an adversary's success, a return. It is worse
+than untrained at so many times its first values, and far from its best at so many times that."""
 
 
 class LossDivergence:
@@ -57,14 +65,12 @@ class LossDivergence:
         self._fading = Fading()
         self._unrest = Unrest()
         self._short: deque[float] = deque(maxlen=8)
-        self._best: float | None = None
+        self._excursion = LossExcursion(config.window_steps)
+        self._of_tokens = facts.vocab_size is not None
         self._peak_lr = 0.0
-        self._wrong_since: int | None = None
-        self._climbing_since: int | None = None
-        self._climbing_count = 0
-        self._above_since: int | None = None
+        self._wrong = WorseThanGuessing(config.persist_steps, config.window_steps, config.recovery)
+        self._climb = LossClimb(config.persist_steps // 2)
         self._has_floor = True
-        self._rise = self._healed = 0.0  # log rise of the present excursion; the highest one that came back
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         if isfinite(signals.loss) and signals.loss <= 0:
@@ -76,12 +82,14 @@ class LossDivergence:
             value = max(value, self._untrained.first + log(SOLVED))
         self._untrained.note(step, value)
         self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
-        if self._above_since is None or step - self._above_since >= self._config.window_steps:
+        self._of_tokens = self._of_tokens or signals.batch is not None
+        since = self._excursion.since
+        if since is None or step - since >= self._config.window_steps:
             self._noise.accept(value)  # a climb is no noise; steps of a sparse record's climb look like it
         self._short.append(value)
         self._window.add(step, value)
         self._half.add(step, value)
-        self._fading.note(signals, well=self._above_since is None)
+        self._fading.note(signals, well=since is None)
         self._unrest.note(signals)
         if self._plainly_fine(step):
             return []
@@ -91,8 +99,9 @@ class LossDivergence:
         low_rate = 0 < signals.lr < LOW_RATE * self._peak_lr
         trigger = self._trigger(step, thirds, low_rate)
         evidence = self._evidence(signals, thirds, trigger)
-        above = self._above_since is not None and step - self._above_since >= self._config.persist_steps
-        if not above and self._wrong_since is None:
+        since = self._excursion.since
+        above = since is not None and step - since >= self._config.persist_steps
+        if not above and self._wrong.since is None:
             return self._incident.good(step, self._config.close_steps, evidence)
         findings = self._incident.bad(step, evidence)
         if trigger and step >= self._config.first_step:
@@ -101,14 +110,14 @@ class LossDivergence:
 
     def _plainly_fine(self, step: int) -> bool:
         """Cheap, and nearly always so: nothing is open, and the loss is at its best or hardly above it."""
-        if self._best is None or self._incident.is_open or self._above_since or self._wrong_since:
+        best, last = self._excursion.best, self._window.last_third()
+        if best is None or self._incident.is_open or self._excursion.since or self._wrong.since:
             return False
-        last = self._window.last_third()
-        last = self._best if last is None else last
-        if last - self._best > self._hardly or self._may_be_wrong():
+        level = level_of(last) if last else best
+        if level.above(best) > self._hardly or self._may_be_wrong():
             return False
-        self._best = min(last, self._best)
-        self._climbing_since, self._climbing_count = None, 0
+        self._excursion.improve(step, level)
+        self._climb.forget()
         if step % SETTLE_EVERY == 0:
             self._unrest.settle()
         return True
@@ -117,99 +126,110 @@ class LossDivergence:
         untrained = self._untrained.level
         return untrained is not None and max(self._short) > untrained
 
-    def _trigger(self, step: int, thirds: tuple[float, float, float], low_rate: bool) -> str:
+    def _trigger(self, step: int, thirds: Thirds, low_rate: bool) -> str:
         """What is wrong beyond doubt: untrained, climbing, lasting; "" while it may still be harder data."""
-        config = self._config
-        wrong = self._is_wrong(thirds)
-        self._wrong_since = (self._wrong_since or step) if wrong else None
-        if self._wrong_since is not None and step - self._wrong_since >= config.persist_steps:
+        config, excursion = self._config, self._excursion
+        if self._stays_wrong(step):
             return "untrained"
         if len(self._window) < MIN_POINTS or self._window.span < config.window_steps // 3:
             return ""
-        last = thirds[2]
-        self._best = min(last, self._best) if self._best is not None else last
-        rise = last - self._best
-        self._above_since = (self._above_since or step) if rise > self._margin(config.min_ratio) else None
-        if self._above_since is None:
-            self._rise, self._healed = 0.0, max(self._healed, self._rise)
-        else:
-            self._rise = max(self._rise, rise)
-        if rise <= AGAIN * self._healed:
-            self._climbing_since, self._climbing_count = None, 0
+        excursion.note(step, level_of(self._window.last_third()), self._margin(config.min_ratio))
+        if not excursion.is_new:
+            self._climb.forget()
             return ""  # it came back by itself from as high before: the order of the data, or noise
-        if self._climbs(step, thirds, self._best):
+        if self._climbs(step):
             return "climbing"
-        if self._has_forgotten(step, self._best):
+        if self._has_forgotten(step):
             return "forgotten"
-        if self._above_since is None or step - self._above_since < config.window_steps or low_rate:
+        since = excursion.since
+        if since is None or step - since < config.window_steps or low_rate or not self._has_learnt():
             return ""
+        last = thirds[2]
         stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
         untrained = self._untrained.level
         knows = untrained is not None and last < untrained + log(KNOWS)
-        least = (2 if knows else 1) * log(config.lasting_ratio)
-        if stands and rise > max(least, 2 * self._noise.sigma) and self._speaks_against(step):
+        least = max((2 if knows else 1) * log(config.lasting_ratio), self._least_rise())
+        if stands and excursion.rise > max(least, 2 * self._noise.sigma) and self._speaks_against(step):
             return "lasting"
-        return "no_signal" if stands and self._fading.holds else ""
+        return "no_signal" if stands and excursion.leapt and self._fading.holds else ""
+
+    def _has_learnt(self) -> bool:
+        """Whether there is anything to lose: a loss that never came down has no best to be far from."""
+        untrained, best = self._untrained.level, self._excursion.best
+        return untrained is None or best is None or best.median <= untrained + log(LEARNT)
 
     def _speaks_against(self, step: int) -> bool:
         """Whether more than the level does: other data, in whatever order, raise the loss and leave the rest alone."""
-        assert self._above_since is not None
-        return step - self._above_since >= LONG * self._config.window_steps or self._unrest.risen(UNREST)
+        excursion = self._excursion
+        if excursion.leapt and excursion.stands_for(step) >= LONG * self._config.window_steps:
+            return True
+        may_creep = self._of_tokens or excursion.leapt  # of tokens, a loss means the same all along
+        return may_creep and self._is_unrestful()
+
+    def _is_unrestful(self) -> bool:
+        """Whether updates or gradients are far above those from before, by more than the higher loss explains."""
+        return self._unrest.risen(UNREST, explained=self._excursion.rise)
+
+    def _least_rise(self) -> float:
+        """Log of how far from its best a loss is beyond what its objective may do by itself."""
+        return 0.0 if self._of_tokens else log(MOVING)
 
     def _margin(self, ratio: float) -> float:
         """Log of `ratio`, or what chance makes of the medians: more, where a sparse record leaves them few values."""
         full, seen = self._config.window_steps, len(self._window)
         return max(log(ratio), 1.5 * self._noise.sigma * sqrt(max(full / seen, 1.0)))
 
-    def _climbs(self, step: int, thirds: tuple[float, float, float], best: float) -> bool:
-        """Whether the loss has risen for long enough: steadily over the window, or steeply over half of it."""
-        config = self._config
-        margin = max(self._margin(config.climb_ratio), CLIMB_NOISE * self._noise.sigma)
-        steady = self._window.is_full and _rises(thirds, best, margin)
-        risen = self._above_since is not None and not steady and len(self._half) >= 12
-        quick = self._half.thirds() if risen else None
-        steep = quick is not None and _rises(quick, best, 2 * self._margin(config.climb_ratio))
-        self._climbing_since = (self._climbing_since or step) if steady or steep else None
-        self._climbing_count = self._climbing_count + 1 if steady or steep else 0
-        if self._climbing_since is None or self._climbing_count < CLIMBING_VALUES:
+    def _climbs(self, step: int) -> bool:
+        """Whether the loss climbs, far above its best."""
+        least = self._margin(self._config.climb_ratio)
+        margin = max(least, CLIMB_NOISE * self._noise.sigma)
+        may = self._of_tokens or self._has_learnt() or self._is_unrestful()
+        if self._excursion.rise <= max(margin, self._least_rise()) or not may:
+            self._climb.forget()
             return False
-        return step - self._climbing_since >= config.persist_steps // 2
+        half = None if self._excursion.since is None else self._half
+        return self._climb.holds(step, self._window, half, margin, 2 * least)
 
-    def _has_forgotten(self, step: int, best: float) -> bool:
+    def _has_forgotten(self, step: int) -> bool:
         """Whether all that was learnt is gone, and nothing is learnt anew: wrong targets, wrecked weights."""
-        untrained, half = self._untrained.level, self._half.thirds()
-        if untrained is None or half is None or self._above_since is None:
+        untrained, half, best = self._untrained.level, self._half.thirds(), self._excursion.best
+        if untrained is None or half is None or self._excursion.since is None or best is None:
             return False
         config = self._config
-        lasts = step - self._above_since >= config.window_steps // 2
-        knew = best < untrained + min(log(config.forgotten_best), -CLIMB_NOISE * self._noise.sigma)
+        lasts = step - self._excursion.since >= config.window_steps // 2
+        knew = best.median < untrained + min(log(config.forgotten_best), -CLIMB_NOISE * self._noise.sigma)
         stands = half[0] - half[2] < 2 * config.recovery
-        return lasts and knew and stands and min(half) > untrained + log(config.forgotten_ratio)
-
-    def _is_wrong(self, thirds: tuple[float, float, float]) -> bool:
-        """Whether the loss lies above that of guessing though the run had learnt, and does not fall fast."""
-        untrained = self._untrained.level
-        if untrained is None or self._best is None or self._best > untrained + log(LEARNT):
+        if not (lasts and knew and stands and self._excursion.rise > self._least_rise()):
             return False
-        values = list(self._short)
-        half = len(values) // 2
-        newest, older = median(values[-half:]), median(values[:half])
-        return (
-            min(newest, older) > untrained + log(self._config.untrained_ratio)
-            and newest > older - self._config.recovery
-        )
+        gone = untrained + log(config.forgotten_ratio)
+        means = self._half.thirds(log_mean)  # what only some batches lost shows in the medians
+        return min(half) > gone and means is not None and min(means) > gone
 
-    def _evidence(self, signals: StepSignals, thirds: tuple[float, float, float], trigger: str) -> Evidence:
-        if not self._incident.is_open and self._above_since is None and self._wrong_since is None:
+    def _stays_wrong(self, step: int) -> bool:
+        untrained = self._untrained.level
+        if untrained is None or self._excursion.best is None or not self._has_learnt():
+            return False
+        return self._wrong.lasts(step, list(self._short), untrained + self._wrong_margin())
+
+    def _wrong_margin(self) -> float:
+        """Log of how far above that of guessing is wrong: of a loss of tokens it is known what guessing means."""
+        ratio = self._config.untrained_ratio
+        if self._of_tokens:
+            return max(log(ratio), self._noise.sigma)
+        return max(log(ratio), self._least_rise(), 2 * self._noise.sigma)
+
+    def _evidence(self, signals: StepSignals, thirds: Thirds, trigger: str) -> Evidence:
+        best = self._excursion.best
+        if not self._incident.is_open and self._excursion.since is None and self._wrong.since is None:
             return {}
         seen: dict[str, float | int | str] = {
             "value": exp(median(self._short)),
             "loss": signals.loss,
             "lr": signals.lr,
         }
-        if self._best is not None:
-            seen["normal"] = exp(self._best)
-            seen["ratio"] = exp(thirds[2] - self._best)
+        if best is not None:
+            seen["normal"] = exp(best.median)
+            seen["ratio"] = exp(thirds[2] - best.median)
         if trigger:
             seen["trigger"] = trigger
         untrained = self._untrained.level
@@ -218,11 +238,11 @@ class LossDivergence:
         return seen
 
     def rebase(self) -> None:
-        self._best = None
+        self._excursion.forget()
         self._window.clear()
         self._half.clear()
-        self._wrong_since = self._climbing_since = self._above_since = None
-        self._climbing_count = 0
+        self._wrong.forget()
+        self._climb.forget()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -234,15 +254,12 @@ class LossDivergence:
             "unrest": self._unrest.state_dict(),
             "untrained": self._untrained.state_dict(),
             "short": list(self._short),
-            "best": self._best,
+            "excursion": self._excursion.state_dict(),
             "peak_lr": self._peak_lr,
-            "wrong_since": self._wrong_since,
-            "climbing_since": self._climbing_since,
-            "climbing_count": self._climbing_count,
-            "above_since": self._above_since,
+            "wrong": self._wrong.state_dict(),
+            "climb": self._climb.state_dict(),
+            "of_tokens": self._of_tokens,
             "has_floor": self._has_floor,
-            "rise": self._rise,
-            "healed": self._healed,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -254,17 +271,8 @@ class LossDivergence:
         self._unrest.load_state_dict(state["unrest"])
         self._untrained.load_state_dict(state["untrained"])
         self._short = deque(state["short"], maxlen=8)
-        self._best = state["best"]
+        self._excursion.load_state_dict(state["excursion"])
         self._peak_lr = state["peak_lr"]
-        self._wrong_since = state["wrong_since"]
-        self._climbing_since, self._climbing_count = state["climbing_since"], state["climbing_count"]
-        self._above_since = state["above_since"]
-        self._has_floor = state["has_floor"]
-        self._rise, self._healed = state["rise"], state["healed"]
-
-
-def _rises(thirds: tuple[float, float, float], best: float, margin: float) -> bool:
-    """Whether each third lies well above the one before: a step up, however placed, is no climb."""
-    first, middle, last = thirds
-    share = 0.25 * (last - first)
-    return last - best > margin and last - first > margin and last - middle > share and middle - first > share
+        self._wrong.load_state_dict(state["wrong"])
+        self._climb.load_state_dict(state["climb"])
+        self._of_tokens, self._has_floor = state["of_tokens"], state["has_floor"]

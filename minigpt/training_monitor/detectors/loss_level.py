@@ -8,6 +8,8 @@ from minigpt.training_monitor.baseline import Baseline, median
 
 FLAT = 0.08
 """Smallest change of the log loss that is not called flat."""
+FALLEN = 2.0
+"""Robust standard deviations of a single loss by which the median of the last ones must be lower to be below."""
 TELLING = 0.5
 """Beyond this share of the gradients' factor a change of the loss could not be told from its noise."""
 
@@ -32,6 +34,16 @@ class LossLevel:
         if self._baseline.center is None or len(self._now) < 3:
             return None
         return median(self._now) - self._baseline.center
+
+    def has_fallen(self) -> bool:
+        """Whether the loss stands clearly below its normal, beyond its noise."""
+        change = self.change()
+        return change is not None and change < -max(FLAT, FALLEN * self._baseline.sigma)
+
+    def has_risen(self, ratio: float) -> bool:
+        """Whether the loss stands at more than `ratio` times its normal."""
+        change = self.change()
+        return change is not None and change > log(ratio)
 
     def fits(self, factor: float) -> bool:
         """Whether the loss stood still, or moved by the very factor (log) that the gradients moved by."""

@@ -96,9 +96,11 @@ class LossSpike:
         norms, losses = zip(*self._now, strict=True)
         if median(losses) < 2 * self._floor:
             return None
-        if abs(median(norms[-4:]) - self._norms.center) > log(MOVED):
-            return "norm"
         normal = exp(self._rule.baseline.center or 0.0)
+        # The gradient of a larger loss is larger: it must have moved by more than the loss did.
+        rise = log(median(losses[-4:]) / normal) if min(losses) > 0 and normal > 0 else 0.0
+        if abs(median(norms[-4:]) - self._norms.center) > max(log(MOVED), rise):
+            return "norm"
         half = len(losses) // 2
         falls = median(losses[half:]) < FALLS * median(losses[:half])
         return "untrained" if median(losses[-4:]) > self._guessing > 1.1 * normal and not falls else None

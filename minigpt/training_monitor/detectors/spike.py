@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import exp, isfinite, log
 from typing import Any, ClassVar
 
-from minigpt.training_monitor.baseline import Baseline, median
+from minigpt.training_monitor.baseline import Baseline
 from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
@@ -66,7 +66,10 @@ class ExplodingConfig:
 RECENT_STEPS = 128
 """How long a level that the run has left counts as one it may come back to."""
 OFTEN = 3
-"""Transient spikes within RECENT_STEPS that make spikes of their size usual."""
+"""Transient spikes within OFTEN_STEPS that make spikes of their size usual ..."""
+OFTEN_STEPS = 512
+LARGER = 1.1
+"""... so that only one which is so many times larger than all of them (log space) is worth an event."""
 
 
 class SpikeRule:
@@ -191,8 +194,8 @@ class SpikeRule:
 
     def _usual_spike(self, step: int) -> float:
         """Size that a new spike must exceed to be worth an event: 0 unless they are frequent."""
-        recent = [size for at, size in self._transients if at > step - RECENT_STEPS]
-        return 1.2 * median(recent) if len(recent) >= OFTEN else 0.0
+        recent = [size for at, size in self._transients if at > step - OFTEN_STEPS]
+        return LARGER * max(recent) if len(recent) >= OFTEN else 0.0
 
     def _readmitted(self) -> bool:
         """Whether outliers have lasted so long that their level is now the normal one."""

@@ -1,6 +1,6 @@
 """The last steps of one quantity, with steps (not calls) as the clock."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from minigpt.training_monitor.baseline import median
 
@@ -44,17 +44,20 @@ class StepWindow:
         """Whether it reaches back over (nearly) all of its steps."""
         return self.span >= 0.9 * (self._length - 1)
 
-    def last_third(self) -> float | None:
-        """Median of the last third of the points; None with fewer than three."""
+    def last_third(self) -> list[float]:
+        """The values of the last third of the points; none with fewer than three."""
         third = len(self.values) // 3
-        return median(self.values[-third:]) if third else None
+        return self.values[-third:] if third else []
 
-    def thirds(self) -> tuple[float, float, float] | None:
-        """Medians of the first, middle and last third of the points; None with fewer than three."""
-        third = len(self.values) // 3
+    def thirds(
+        self, middle: Callable[[Sequence[float]], float] = median
+    ) -> tuple[float, float, float] | None:
+        """Medians (or what `middle` takes) of the first, middle and last third of the points; None with fewer than
+        three."""
+        values, third = self.values, len(self.values) // 3
         if not third:
             return None
-        return median(self.values[:third]), median(self.values[third:-third]), median(self.values[-third:])
+        return middle(values[:third]), middle(values[third:-third]), middle(values[-third:])
 
     def clear(self) -> None:
         self.steps.clear()

@@ -45,10 +45,21 @@ class Unrest:
         """All is well now: later steps are compared with the last ones."""
         self._settled = (tuple(self._norms), tuple(self._updates))
 
-    def risen(self, factor: float) -> bool:
-        """Whether gradient norms or updates are `factor` times what they were."""
-        levels = zip((_level(self._norms), _level(self._updates)), self._calm_levels(), strict=True)
-        return any(now is not None and then is not None and now - then > log(factor) for now, then in levels)
+    def risen(self, factor: float, *, explained: float = 0.0) -> bool:
+        """Whether gradient norms or updates are `factor` times what they were; `explained` (log) of the norms' rise
+        is due to the loss: the gradient of a larger loss is larger, with nothing broken."""
+        levels = zip(
+            (_level(self._norms), _level(self._updates)),
+            self._calm_levels(),
+            (log(factor) + max(explained, 0.0), log(factor)),
+            strict=True,
+        )
+        return any(now is not None and then is not None and now - then > least for now, then, least in levels)
+
+    def updates_risen(self, factor: float) -> bool:
+        """Whether the updates alone are `factor` times what they were."""
+        now, then = _level(self._updates), self._calm_levels()[1]
+        return now is not None and then is not None and now - then > log(factor)
 
     def _calm_levels(self) -> Levels:
         if self._settled is not None:
