@@ -1,7 +1,7 @@
 """attention_logit_growth, activation_growth, output_logit_growth, dead_units: what closer looks at the forward show."""
 
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
@@ -22,13 +22,20 @@ class Case(NamedTuple):
     value: float
     anchor: float | None
     threshold: float
-    looks: int
+    looks: float
+    """inf: it never does."""
     grows: bool
     """Only growth speaks against it: interrupts while it grows from look to look, and the training suffers."""
 
 
-FAR_OUT = 8.0
-"""Times its threshold, a number need not grow on."""
+FAR_OUT = {
+    "attention_logit_growth": 8.0,
+    "activation_growth": 30.0,
+    "output_logit_growth": 8.0,
+    "dead_units": 8.0,
+}
+"""Times its threshold, a number need not grow on: a residual stream that is normed grows a hundredfold in healthy runs
+(Muon)."""
 LEARNS = 0.05
 """Numbers that grow while the loss has come down by this fraction since the anchor are learning's."""
 LEARNT = 0.2
@@ -56,6 +63,7 @@ class ForwardGrowth:
         self._incidents = {name: Incident(name) for name in self._rules}
         self._in_a_row = dict.fromkeys(self._rules, 0)
         self._before = dict.fromkeys(self._rules, 0.0)
+        self._saturated = 0  # looks in a row with an attention logit above the bound
         self._anchors = LookAnchors(config.anchor_looks)
         self._anchor_lr = 0.0  # the highest learning rate until then
         self._head = ""  # the last layer of the model
@@ -105,7 +113,7 @@ class ForwardGrowth:
             if case.anchor > 0:
                 evidence["ratio"] = case.value / case.anchor
         findings = incident.bad(step, evidence)
-        far_out = case.value > FAR_OUT * case.threshold
+        far_out = case.value > FAR_OUT[name] * case.threshold
         lasts = self._in_a_row[name] >= case.looks
         if case.grows and not far_out:
             lasts = lasts and grows and self._suffers()
@@ -125,16 +133,6 @@ class ForwardGrowth:
 
     def _attention(self, look: Look) -> Case | None:
         config = self._config
-        group, value = _largest(look.attention_logit_max)
-        if value > config.attention_logit_max:
-            return Case(
-                group,
-                value,
-                self._anchors.of("attention", group),
-                config.attention_logit_max,
-                config.persist_looks + 3,
-                False,
-            )
         worst: Case | None = None
         for group, value in _finite(look.attention_logit_max).items():
             anchor = self._anchors.of("attention", group)
@@ -143,6 +141,14 @@ class ForwardGrowth:
             ):
                 case = Case(group, value, anchor, config.attention_logit_large, config.persist_looks, True)
                 worst = case if worst is None or case.value > worst.value else worst
+        group, value = _largest(look.attention_logit_max)
+        high = value > config.attention_logit_max
+        self._saturated = self._saturated + 1 if high else 0
+        lasts = self._saturated >= config.persist_looks + 3 and not self._loss.solved()
+        if high and (lasts or worst is None):
+            anchor = self._anchors.of("attention", group)
+            looks = 1 if lasts else inf
+            return Case(group, value, anchor, config.attention_logit_max, looks, False)
         return worst
 
     def _activation(self, look: Look) -> Case | None:
@@ -197,6 +203,7 @@ class ForwardGrowth:
         return {
             "incidents": {name: incident.state_dict() for name, incident in self._incidents.items()},
             "in_a_row": dict(self._in_a_row),
+            "saturated": self._saturated,
             "before": dict(self._before),
             **self._anchors.state_dict(),
             "anchor_lr": self._anchor_lr,
@@ -209,7 +216,7 @@ class ForwardGrowth:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, incident in self._incidents.items():
             incident.load_state_dict(state["incidents"][name])
-        self._in_a_row = dict(state["in_a_row"])
+        self._in_a_row, self._saturated = dict(state["in_a_row"]), state["saturated"]
         self._before = dict(state["before"])
         self._anchors.load_state_dict(state)
         self._anchor_lr, self._head = state["anchor_lr"], state["head"]

@@ -18,7 +18,7 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 CLIMB_STEPS = 48
-YOUNG_RISE = 1.25
+YOUNG_RISE = 1.5
 """Before the norm's anchor could be taken, a loss so many times that from before tells an explosion from the first
 growth of the gradients."""
 LEARNS = 0.05
@@ -149,7 +149,8 @@ class GradientExploding:
 
     def _suffers(self) -> bool:
         """Whether loss or updates show it: gradients of a loss that goes on as before may grow, of whatever scale."""
-        return self._standing.above_best() or self._unrest.updates_risen(UPDATES)
+        worse = median(self._losses) > median(self._anchor_losses) and self._standing.above_best()
+        return worse or self._unrest.updates_risen(UPDATES)
 
     def _forget_levels(self) -> None:
         self._anchor, self._anchor_values, self._climbing_since = None, [], None

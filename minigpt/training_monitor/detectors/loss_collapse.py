@@ -138,10 +138,16 @@ class LossCollapse:
         level = min(older, newer)
         if level < median(self._first) + log(max(self._config.solved_ratio, 1e-12)):
             return None, 0.0
+        last = [median(recent[-8:-4]), median(recent[-4:])]
+        quick = max(0.0, last[0] - last[1]) / max(points[-2][0] - points[-6][0], 1)
         slope = max(0.0, older - newer) / max(points[half + half // 2][0] - points[half // 2][0], 1)
         ahead = min(step - points[half + half // 2][0], self._config.close_steps)
         noise = median([abs(value - (older if at < points[half][0] else newer)) for at, value in points])
-        return level, self._config.noise_z_score * MAD_TO_SIGMA * noise + slope * ahead
+        return level, self._config.noise_z_score * MAD_TO_SIGMA * noise + max(
+            slope * ahead,
+            # What falls faster and faster is a task being understood: its last slope, for as long as a fall may take.
+            level - last[1] + quick * min(step - points[-3][0], self._config.fall_steps),
+        )
 
     def rebase(self) -> None:
         self._window.clear()

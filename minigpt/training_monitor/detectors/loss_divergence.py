@@ -14,9 +14,9 @@ from minigpt.training_monitor.detectors.loss_excursion import (
     level_of,
     log_mean,
 )
+from minigpt.training_monitor.detectors.loss_yardstick import LossYardstick
 from minigpt.training_monitor.detectors.step_window import MIN_POINTS, StepWindow
 from minigpt.training_monitor.detectors.unrest import Unrest
-from minigpt.training_monitor.detectors.untrained_loss import UntrainedLoss
 from minigpt.training_monitor.detectors.worse_than_guessing import WorseThanGuessing
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
@@ -24,15 +24,8 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 MIN_SIGMA = 0.02
-LEARNT = 0.9
-"""A loss below this fraction of the untrained one shows that the run has learnt something."""
-KNOWS = 0.7
-"""A loss below this fraction of the untrained one is that of a model that still knows most of what it learnt: it must
-have risen further before harder data do not explain it."""
 CLIMB_NOISE = 2.5
 """Robust standard deviations of a single loss: by chance the best median lies well below the others."""
-SOLVED = 0.05
-"""Losses below this fraction of the first ones count as this fraction: there any factor is noise."""
 LOW_RATE = 0.1
 """Below this fraction of its highest learning rate a healthy run can stand still on harder data."""
 UNREST = 3.0
@@ -41,9 +34,6 @@ that stands high from harder data ..."""
 SETTLE_EVERY = 8
 LONG = 4
 """... and so does one that has not come half-way down for so many windows."""
-MOVING = 3.0
-"""Of a loss that is not that of tokens nobody knows what it stands for: an adversary's success, a return. It is worse
-than untrained at so many times its first values, and far from its best at so many times that."""
 
 
 class LossDivergence:
@@ -57,7 +47,7 @@ class LossDivergence:
     def __init__(self, config: LossDivergenceConfig, facts: RunFacts) -> None:
         self._config = config
         self._hardly = log(config.min_ratio)
-        self._untrained = UntrainedLoss(facts)
+        self._yardstick = LossYardstick(facts)
         self._incident = Incident("loss_divergence")
         self._noise = Baseline(MIN_SIGMA)
         self._window = StepWindow(config.window_steps)
@@ -66,23 +56,15 @@ class LossDivergence:
         self._unrest = Unrest()
         self._short: deque[float] = deque(maxlen=8)
         self._excursion = LossExcursion(config.window_steps)
-        self._of_tokens = facts.vocab_size is not None
         self._peak_lr = 0.0
         self._wrong = WorseThanGuessing(config.persist_steps, config.window_steps, config.recovery)
         self._climb = LossClimb(config.persist_steps // 2)
-        self._has_floor = True
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        if isfinite(signals.loss) and signals.loss <= 0:
-            self._has_floor = False  # of a loss that may be negative no factor means anything
-        if not (isfinite(signals.loss) and self._has_floor):
+        step, value = signals.step, self._yardstick.take(signals)
+        if value is None:
             return []
-        step, value = signals.step, log(signals.loss)
-        if self._untrained.first is not None:
-            value = max(value, self._untrained.first + log(SOLVED))
-        self._untrained.note(step, value)
         self._peak_lr = max(self._peak_lr, signals.lr) if isfinite(signals.lr) else self._peak_lr
-        self._of_tokens = self._of_tokens or signals.batch is not None
         since = self._excursion.since
         if since is None or step - since >= self._config.window_steps:
             self._noise.accept(value)  # a climb is no noise; steps of a sparse record's climb look like it
@@ -113,18 +95,15 @@ class LossDivergence:
         best, last = self._excursion.best, self._window.last_third()
         if best is None or self._incident.is_open or self._excursion.since or self._wrong.since:
             return False
-        level = level_of(last) if last else best
-        if level.above(best) > self._hardly or self._may_be_wrong():
+        level, untrained = level_of(last) if last else best, self._yardstick.untrained
+        may_be_wrong = untrained is not None and max(self._short) > untrained
+        if level.above(best) > self._hardly or may_be_wrong:
             return False
         self._excursion.improve(step, level)
         self._climb.forget()
         if step % SETTLE_EVERY == 0:
             self._unrest.settle()
         return True
-
-    def _may_be_wrong(self) -> bool:
-        untrained = self._untrained.level
-        return untrained is not None and max(self._short) > untrained
 
     def _trigger(self, step: int, thirds: Thirds, low_rate: bool) -> str:
         """What is wrong beyond doubt: untrained, climbing, lasting; "" while it may still be harder data."""
@@ -146,33 +125,29 @@ class LossDivergence:
             return ""
         last = thirds[2]
         stands = thirds[1] - last < config.recovery and thirds[0] - last < 2 * config.recovery
-        untrained = self._untrained.level
-        knows = untrained is not None and last < untrained + log(KNOWS)
-        least = max((2 if knows else 1) * log(config.lasting_ratio), self._least_rise())
+        # A model that still knows most must be further off before harder data do not explain it.
+        least = (2 if self._yardstick.knows(last) else 1) * log(config.lasting_ratio)
+        least = max(least, self._yardstick.least_rise)
         if stands and excursion.rise > max(least, 2 * self._noise.sigma) and self._speaks_against(step):
             return "lasting"
-        return "no_signal" if stands and excursion.leapt and self._fading.holds else ""
+        fades = excursion.leapt and excursion.rise > self._yardstick.least_rise and self._fading.holds
+        return "no_signal" if stands and fades else ""
 
     def _has_learnt(self) -> bool:
-        """Whether there is anything to lose: a loss that never came down has no best to be far from."""
-        untrained, best = self._untrained.level, self._excursion.best
-        return untrained is None or best is None or best.median <= untrained + log(LEARNT)
+        best = self._excursion.best
+        return self._yardstick.learnt(None if best is None else best.median)
 
     def _speaks_against(self, step: int) -> bool:
         """Whether more than the level does: other data, in whatever order, raise the loss and leave the rest alone."""
         excursion = self._excursion
         if excursion.leapt and excursion.stands_for(step) >= LONG * self._config.window_steps:
             return True
-        may_creep = self._of_tokens or excursion.leapt  # of tokens, a loss means the same all along
+        may_creep = self._yardstick.of_tokens or excursion.leapt  # of tokens, a loss means the same all along
         return may_creep and self._is_unrestful()
 
     def _is_unrestful(self) -> bool:
         """Whether updates or gradients are far above those from before, by more than the higher loss explains."""
         return self._unrest.risen(UNREST, explained=self._excursion.rise)
-
-    def _least_rise(self) -> float:
-        """Log of how far from its best a loss is beyond what its objective may do by itself."""
-        return 0.0 if self._of_tokens else log(MOVING)
 
     def _margin(self, ratio: float) -> float:
         """Log of `ratio`, or what chance makes of the medians: more, where a sparse record leaves them few values."""
@@ -183,8 +158,8 @@ class LossDivergence:
         """Whether the loss climbs, far above its best."""
         least = self._margin(self._config.climb_ratio)
         margin = max(least, CLIMB_NOISE * self._noise.sigma)
-        may = self._of_tokens or self._has_learnt() or self._is_unrestful()
-        if self._excursion.rise <= max(margin, self._least_rise()) or not may:
+        may = self._yardstick.of_tokens or self._has_learnt() or self._is_unrestful()
+        if self._excursion.rise <= max(margin, self._yardstick.least_rise) or not may:
             self._climb.forget()
             return False
         half = None if self._excursion.since is None else self._half
@@ -192,21 +167,24 @@ class LossDivergence:
 
     def _has_forgotten(self, step: int) -> bool:
         """Whether all that was learnt is gone, and nothing is learnt anew: wrong targets, wrecked weights."""
-        untrained, half, best = self._untrained.level, self._half.thirds(), self._excursion.best
+        untrained, half, best = self._yardstick.untrained, self._half.thirds(), self._excursion.best
         if untrained is None or half is None or self._excursion.since is None or best is None:
             return False
         config = self._config
         lasts = step - self._excursion.since >= config.window_steps // 2
         knew = best.median < untrained + min(log(config.forgotten_best), -CLIMB_NOISE * self._noise.sigma)
         stands = half[0] - half[2] < 2 * config.recovery
-        if not (lasts and knew and stands and self._excursion.rise > self._least_rise()):
+        known = self._yardstick.of_tokens or (
+            self._excursion.rise > self._yardstick.least_rise and self._is_unrestful()
+        )
+        if not (lasts and knew and stands and known):
             return False
         gone = untrained + log(config.forgotten_ratio)
         means = self._half.thirds(log_mean)  # what only some batches lost shows in the medians
         return min(half) > gone and means is not None and min(means) > gone
 
     def _stays_wrong(self, step: int) -> bool:
-        untrained = self._untrained.level
+        untrained = self._yardstick.untrained
         if untrained is None or self._excursion.best is None or not self._has_learnt():
             return False
         return self._wrong.lasts(step, list(self._short), untrained + self._wrong_margin())
@@ -214,9 +192,9 @@ class LossDivergence:
     def _wrong_margin(self) -> float:
         """Log of how far above that of guessing is wrong: of a loss of tokens it is known what guessing means."""
         ratio = self._config.untrained_ratio
-        if self._of_tokens:
+        if self._yardstick.of_tokens:
             return max(log(ratio), self._noise.sigma)
-        return max(log(ratio), self._least_rise(), 2 * self._noise.sigma)
+        return max(log(ratio), self._yardstick.least_rise, 2 * self._noise.sigma)
 
     def _evidence(self, signals: StepSignals, thirds: Thirds, trigger: str) -> Evidence:
         best = self._excursion.best
@@ -232,7 +210,7 @@ class LossDivergence:
             seen["ratio"] = exp(thirds[2] - best.median)
         if trigger:
             seen["trigger"] = trigger
-        untrained = self._untrained.level
+        untrained = self._yardstick.untrained
         if trigger == "untrained" and untrained is not None:
             seen["threshold"] = exp(untrained)
         return seen
@@ -252,14 +230,12 @@ class LossDivergence:
             "half": self._half.state(),
             "fading": self._fading.state_dict(),
             "unrest": self._unrest.state_dict(),
-            "untrained": self._untrained.state_dict(),
+            "yardstick": self._yardstick.state_dict(),
             "short": list(self._short),
             "excursion": self._excursion.state_dict(),
             "peak_lr": self._peak_lr,
             "wrong": self._wrong.state_dict(),
             "climb": self._climb.state_dict(),
-            "of_tokens": self._of_tokens,
-            "has_floor": self._has_floor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,10 +245,9 @@ class LossDivergence:
         self._half = StepWindow(self._config.window_steps // 2, state["half"])
         self._fading.load_state_dict(state["fading"])
         self._unrest.load_state_dict(state["unrest"])
-        self._untrained.load_state_dict(state["untrained"])
+        self._yardstick.load_state_dict(state["yardstick"])
         self._short = deque(state["short"], maxlen=8)
         self._excursion.load_state_dict(state["excursion"])
         self._peak_lr = state["peak_lr"]
         self._wrong.load_state_dict(state["wrong"])
         self._climb.load_state_dict(state["climb"])
-        self._of_tokens, self._has_floor = state["of_tokens"], state["has_floor"]

@@ -43,6 +43,8 @@ class LossSpikeConfig(ExplodingConfig):
 
 MOVED = 4.0
 """Times its own normal that the gradient norm must have moved to corroborate a lasting loss."""
+BEYOND = 2.0
+"""And times the factor by which the loss itself rose."""
 
 SOLVED = 0.05
 """Losses below this fraction of the first ones count as this fraction: of a task that is learnt, what is left of the
@@ -97,9 +99,9 @@ class LossSpike:
         if median(losses) < 2 * self._floor:
             return None
         normal = exp(self._rule.baseline.center or 0.0)
-        # The gradient of a larger loss is larger: it must have moved by more than the loss did.
+        # The gradient of a larger loss is larger.
         rise = log(median(losses[-4:]) / normal) if min(losses) > 0 and normal > 0 else 0.0
-        if abs(median(norms[-4:]) - self._norms.center) > max(log(MOVED), rise):
+        if abs(median(norms[-4:]) - self._norms.center) > max(log(MOVED), rise + log(BEYOND)):
             return "norm"
         half = len(losses) // 2
         falls = median(losses[half:]) < FALLS * median(losses[:half])
