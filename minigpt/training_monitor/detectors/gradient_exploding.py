@@ -18,11 +18,13 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 
 CLIMB_STEPS = 48
-YOUNG_RISE = 1.5
+YOUNG_RISE = 2.0
 """Before the norm's anchor could be taken, a loss so many times that from before tells an explosion from the first
 growth of the gradients."""
 LEARNS = 0.05
 """Gradients that climb while the loss has come down by this fraction are those of a task that begins to be learnt."""
+WORSE = 0.2
+"""A loss that stands so far above that of the anchor's time (a fraction of it) shows what the climb does."""
 UPDATES = 3.0
 """Updates so many times those of the anchor's time grew with the gradients (SGD)."""
 ALONE, ALONE_TOTAL = 8.0, 1.5
@@ -68,7 +70,7 @@ class GradientExploding:
             self._changes.append(self._groups.changes(signals))
         else:
             self._changes.clear()
-            self._settled = signals.step > self._warm_at  # for a spike that begins now
+            self._settled = signals.step >= self._warm_at  # for a spike that begins now
         findings = self._rule.observe(signals.step, signals.grad_norm, self._alarm)
         alone = self._one_group_rose(signals, value, center)
         if not far and not alone and not self._rule.incident.is_open and not findings:
@@ -149,8 +151,9 @@ class GradientExploding:
 
     def _suffers(self) -> bool:
         """Whether loss or updates show it: gradients of a loss that goes on as before may grow, of whatever scale."""
-        worse = median(self._losses) > median(self._anchor_losses) and self._standing.above_best()
-        return worse or self._unrest.updates_risen(UPDATES)
+        then = median(self._anchor_losses)
+        worse = median(self._losses) > then + WORSE * abs(then) and self._standing.above_best()
+        return worse or self._unrest.updates_risen(UPDATES) is not False
 
     def _forget_levels(self) -> None:
         self._anchor, self._anchor_values, self._climbing_since = None, [], None

@@ -76,6 +76,7 @@ class LossCollapse:
         self._first: list[float] = []  # the first losses seen
         self._highest = inf  # no point of the window lies above it
         self._lowest = inf  # of the losses that were taken for normal
+        self._dip = inf  # of those that are low now: if it comes back by itself, it may be as low again
         self._has_floor = True
 
     def observe(self, signals: StepSignals) -> list[Finding]:
@@ -93,12 +94,13 @@ class LossCollapse:
         usual = level is None or value >= min(level - max(margin, -log(self._config.max_ratio)), self._lowest)
         if usual or level is None:
             self._low_since = None
-            self._lowest = min(value, self._lowest)
+            self._lowest, self._dip = min(value, self._lowest, self._dip), inf
             self._window.add(step, value)
             self._highest = max(self._highest, value)
             seen = {"value": signals.loss, "loss": signals.loss}
             return self._incident.good(step, self._config.persist_steps, seen)
         self._low_since = self._low_since or step
+        self._dip = min(value, self._dip)
         lasts = step - self._low_since + 1
         if lasts > self._config.close_steps:
             self._lowest = min(value, self._lowest)
@@ -151,7 +153,7 @@ class LossCollapse:
 
     def rebase(self) -> None:
         self._window.clear()
-        self._low_since, self._lowest = None, inf
+        self._low_since, self._lowest, self._dip = None, inf, inf
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -160,6 +162,7 @@ class LossCollapse:
             "low_since": self._low_since,
             "first": list(self._first),
             "lowest": self._lowest if isfinite(self._lowest) else None,
+            "dip": self._dip if isfinite(self._dip) else None,
             "has_floor": self._has_floor,
         }
 
@@ -169,4 +172,5 @@ class LossCollapse:
         self._low_since = state["low_since"]
         self._first = list(state["first"])
         self._lowest = inf if state["lowest"] is None else state["lowest"]
+        self._dip = inf if state["dip"] is None else state["dip"]
         self._has_floor = state["has_floor"]

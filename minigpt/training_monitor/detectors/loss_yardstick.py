@@ -23,8 +23,10 @@ class LossYardstick:
 
     def __init__(self, facts: RunFacts) -> None:
         self._untrained = UntrainedLoss(facts)
-        self.of_tokens = facts.vocab_size is not None
-        """Whether it is the loss of a model of tokens, which means the same all along."""
+        self._tokens_seen = facts.vocab_size is not None
+        self.of_tokens = True
+        """Whether it is the loss of a model of tokens, which means the same all along; a bare record is taken for one,
+        a model that is watched and never called with tokens is not."""
         self._has_floor = True
 
     def take(self, signals: StepSignals) -> float | None:
@@ -38,7 +40,8 @@ class LossYardstick:
         if self._untrained.first is not None:
             value = max(value, self._untrained.first + log(SOLVED))
         self._untrained.note(signals.step, value)
-        self.of_tokens = self.of_tokens or signals.batch is not None
+        self._tokens_seen = self._tokens_seen or signals.batch is not None
+        self.of_tokens = self._tokens_seen or (self.of_tokens and signals.parameters is None)
         return value
 
     @property
@@ -63,9 +66,11 @@ class LossYardstick:
         return {
             "untrained": self._untrained.state_dict(),
             "of_tokens": self.of_tokens,
+            "tokens_seen": self._tokens_seen,
             "has_floor": self._has_floor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._untrained.load_state_dict(state["untrained"])
-        self.of_tokens, self._has_floor = state["of_tokens"], state["has_floor"]
+        self.of_tokens, self._tokens_seen = state["of_tokens"], state["tokens_seen"]
+        self._has_floor = state["has_floor"]

@@ -56,10 +56,10 @@ class Unrest:
         )
         return any(now is not None and then is not None and now - then > least for now, then, least in levels)
 
-    def updates_risen(self, factor: float) -> bool:
-        """Whether the updates alone are `factor` times what they were."""
+    def updates_risen(self, factor: float) -> bool | None:
+        """Whether the updates alone are `factor` times what they were; None if unknown."""
         now, then = _level(self._updates), self._calm_levels()[1]
-        return now is not None and then is not None and now - then > log(factor)
+        return None if now is None or then is None else now - then > log(factor)
 
     def _calm_levels(self) -> Levels:
         if self._settled is not None:
