@@ -8,12 +8,7 @@ from minigpt.training_monitor.baseline import Baseline, median
 from minigpt.training_monitor.detectors.fading import Fading
 from minigpt.training_monitor.detectors.loss_climb import LossClimb
 from minigpt.training_monitor.detectors.loss_divergence_config import LossDivergenceConfig
-from minigpt.training_monitor.detectors.loss_excursion import (
-    LossExcursion,
-    Thirds,
-    level_of,
-    log_mean,
-)
+from minigpt.training_monitor.detectors.loss_excursion import LossExcursion, Thirds, level_of, log_mean
 from minigpt.training_monitor.detectors.loss_yardstick import LossYardstick
 from minigpt.training_monitor.detectors.step_window import MIN_POINTS, StepWindow
 from minigpt.training_monitor.detectors.unrest import Unrest

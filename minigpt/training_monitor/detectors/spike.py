@@ -76,8 +76,8 @@ class SpikeRule:
     """Candidate: z above z_score and min_ratio x the short median. Outliers stay out of the baseline.
 
     Values as far below are no findings but stay out of it too, and coming back to a level the run had lately
-    is no spike: neither the end of a dip, nor of a long decline. Where spikes are many (a batch of one) only a
-    larger one than usual is worth an event; lasting ones are found all the same.
+    is no spike: neither the end of a dip, nor of a long decline. Where spikes are many (a batch of one) only one
+    larger than all is worth an event; lasting ones are found all the same.
     """
 
     def __init__(self, name: str, config: ExplodingConfig) -> None:
@@ -90,9 +90,8 @@ class SpikeRule:
         self._outliers_since = 0
         self._peak = 0.0
         self._levels: deque[tuple[int, float]] = deque()  # (step, short median) every 8 accepted values
-        self._transients: deque[tuple[int, float]] = deque(
-            maxlen=16
-        )  # (step, residual) of spikes that passed
+        # (step, residual) of spikes that passed
+        self._transients: deque[tuple[int, float]] = deque(maxlen=16)
 
     def observe(
         self, step: int, value: float, alarm: Callable[[], str | None] = lambda: "lasts", **seen: float | str
@@ -179,10 +178,9 @@ class SpikeRule:
         self._outliers_in_a_row += 1
 
     def _forget_outliers(self, step: int) -> None:
-        if 0 < self._outliers_in_a_row < self.config.persist_steps and self._peak > (
-            self.baseline.center or 0.0
-        ):
-            self._transients.append((step, self._peak - (self.baseline.center or 0.0)))
+        size = self._peak - (self.baseline.center or 0.0)
+        if 0 < self._outliers_in_a_row < self.config.persist_steps and size > 0.0:
+            self._transients.append((step, size))
         self._outliers.clear()
         self._outliers_in_a_row = 0
         self._peak = 0.0
@@ -194,8 +192,8 @@ class SpikeRule:
 
     def _usual_spike(self, step: int) -> float:
         """Size that a new spike must exceed to be worth an event: 0 unless they are frequent."""
-        recent = [size for at, size in self._transients if at > step - OFTEN_STEPS]
-        return LARGER * max(recent) if len(recent) >= OFTEN else 0.0
+        sizes = [size for at, size in self._transients if at > step - OFTEN_STEPS]
+        return LARGER * max(sizes) if len(sizes) >= OFTEN else 0.0
 
     def _readmitted(self) -> bool:
         """Whether outliers have lasted so long that their level is now the normal one."""
