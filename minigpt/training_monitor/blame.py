@@ -43,6 +43,8 @@ class Blame:
     shape: tuple[int, ...] = ()
     rows_hit: int = 0
     """Entries of the first dimension (sequences, mostly) with one of them: if it is all, the data is not special."""
+    last_row: int = 0
+    """The last of those entries; the first is index[0]."""
     note: str = ""
 
     @property
@@ -96,7 +98,7 @@ def blame(model: nn.Module, run_forward: Callable[[], object], *, scale: float =
             output = run_forward()
         try:
             found = _of_forward(trace, output)
-            loss = _loss_in(output)
+            loss = loss_in(output)
             if found is not None or loss is None:
                 return found or Blame("not reproduced")
             return _of_backward(bare, trace, loss * scale)
@@ -188,11 +190,12 @@ def _blame(phase: Phase, culprit: Culprit, parameter: str = "") -> Blame:
         index=culprit.index,
         shape=culprit.shape,
         rows_hit=culprit.rows_hit,
+        last_row=culprit.last_row,
         note=culprit.note,
     )
 
 
-def _loss_in(output: object) -> Tensor | None:
+def loss_in(output: object) -> Tensor | None:
     """The number to differentiate: itself, `.loss`, `["loss"]`, or the first single number that requires grad."""
     named = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     candidates = [named] if isinstance(named, Tensor) else tensors_in(output)

@@ -117,6 +117,10 @@ def _numbers(case: Circumstances) -> list[Cause]:
     causes: list[Cause] = []
     if phase == "weights" or case.evidence(name, "trigger") == "weights":
         causes.append(Cause("weights_not_finite", 8.7))
+    if phase == "input":
+        causes.append(Cause("input_not_finite", 8.7))
+    if phase == "loss" or case.evidence(name, "rerun") == "after_model":
+        causes.append(Cause("loss_not_finite", 6))
     if case.facts.precision == "fp16":
         causes.append(Cause("fp16_overflow", 5))
     if name == "nan_loss":

@@ -83,6 +83,11 @@ class MonitorConfig:
     null or 0: never."""
     look_every_steps_on_suspicion: int | None = 10
     """The same while a finding is young and open: what it is shows sooner; null or 0: no sooner."""
+    rerun_micro_batches: int | None = 8
+    """In somebody else's loop: so many of a step's last micro-batches are kept until it is judged, to be done again at
+    the first NaN, to see which module made it (MiniGPT's own can do any step again); null or 0: never."""
+    rerun_most_mib: int = 256
+    """At most so much of what the model was called with is kept."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Weights & Biases as a further place for the curves."""
     non_finite: NonFiniteConfig = field(default_factory=NonFiniteConfig)
@@ -148,3 +153,6 @@ class MonitorConfig:
         require(
             sooner is None or sooner >= 0, "monitor.look_every_steps_on_suspicion", sooner, ">= 0, or null"
         )
+        kept = self.rerun_micro_batches
+        require(kept is None or kept >= 0, "monitor.rerun_micro_batches", kept, ">= 0, or null")
+        require(self.rerun_most_mib >= 0, "monitor.rerun_most_mib", self.rerun_most_mib, ">= 0")

@@ -17,6 +17,10 @@ EXTRAS = (
     "loss_improvement",
     "group",
     "module",
+    "module_input_max",
+    "micro_batch",
+    "row",
+    "rerun",
     "document",
     "bundle",
     "new_normal",
@@ -38,6 +42,8 @@ def _evidence(finding: Finding, words: Words) -> dict[str, str]:
         del read["grad_norm"]
     if "phase" in read:
         read["phase"] = words.get(f"phase.{read['phase']}", read["phase"])
+    if "rerun" in read:
+        read["rerun"] = words.get(f"rerun.{read['rerun']}", read["rerun"])
     # What says it more exactly leaves the rest unsaid.
     if "module" in read or "parameters" in read:
         read.pop("parameter", None)

@@ -1,8 +1,9 @@
 """The monitor in anybody's PyTorch loop."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from torch.optim import Optimizer
 from minigpt.training_monitor.action import Action, Continue, graver
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.probes.kept_calls import KeptCalls, StepCalls
 from minigpt.training_monitor.probes.looks import LoopLooks
 from minigpt.training_monitor.probes.loop_probe import LoopMeasurement, LoopNumbers, LoopProbe
 from minigpt.training_monitor.probes.memory import peak_memory_bytes
+from minigpt.training_monitor.rerun import Rerun
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.console import ConsoleSink
@@ -70,7 +74,8 @@ class LoopMonitor:
         self._facts = RunFacts(**facts)
         self.monitor = TrainingMonitor(config, facts=self._facts)
         self.step_number = start_step
-        self._probe = LoopProbe(model, optimizers, scaler)
+        self._probe = LoopProbe(model, optimizers, scaler, _kept_calls(self.monitor.config))
+        self._rerun = Rerun(model)
         looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
         self._looks = LoopLooks(model, self._look_is_due if looks else None, late)
         self._looks.expect(start_step + 1)
@@ -108,6 +113,10 @@ class LoopMonitor:
         """Something is about to change on purpose (data, learning rate, layers): see TrainingMonitor."""
         self._catch_up()
         self.monitor.declare_change()
+
+    def watch_parts(self, parts: Iterable[nn.Module]) -> None:
+        """For a model that is not called itself: calls of these parts of it are kept, to be made again at a NaN."""
+        self._probe.watch_parts(parts)
 
     def restart_clock(self) -> None:
         """Leave the time since the last step out of the throughput: an evaluation, a checkpoint."""
@@ -159,11 +168,17 @@ class LoopMonitor:
             return Continue()
         (step, scheduled, seconds, measurement), values = ready
         signals = self._signals(step, scheduled, seconds, measurement.read(values))
-        observation = self.monitor.observe(signals)
+        observation = self.monitor.observe(signals, partial(self._investigate, signals, measurement.calls))
         self._sink.step(signals, log=False)
-        for event in observation.events:
+        for event in [*observation.events, *self._rerun.take_notes()]:
             self._sink.event(event)
         return observation.action
+
+    def _investigate(self, signals: StepSignals, calls: StepCalls, finding: Finding) -> Evidence:
+        found = self._rerun.examine(signals, calls, finding)
+        if found:
+            self.restart_clock()  # the time that it took is not the next step's
+        return found
 
     def _signals(
         self, step: int, scheduled_lr: float | None, seconds: float, found: LoopNumbers
@@ -197,6 +212,11 @@ class LoopMonitor:
             batch=found.batch,
             look=self._looks.look_of(step),
         )
+
+
+def _kept_calls(config: MonitorConfig) -> KeptCalls:
+    most = config.rerun_micro_batches or 0
+    return KeptCalls(most if config.enabled else 0, config.rerun_most_mib << 20)
 
 
 def _run_facts(

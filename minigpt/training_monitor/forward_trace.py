@@ -34,6 +34,7 @@ class Culprit:
     index: tuple[int, ...]
     shape: tuple[int, ...]
     rows_hit: int
+    last_row: int
     note: str
 
     @classmethod
@@ -53,6 +54,7 @@ class Culprit:
         first = torch.unravel_index(bad.flatten().int().argmax(), bad.shape) if bad.ndim else ()
         finite = (each[each.isfinite()].abs() for each in inputs if each.is_floating_point())
         largest = [float(each.max()) for each in finite if each.numel()]
+        rows = (bad.flatten(1).any(1) if bad.ndim > 1 else bad.reshape(-1)).nonzero()
         return cls(
             module=module,
             kind=kind,
@@ -64,7 +66,8 @@ class Culprit:
             total=made.numel(),
             index=tuple(int(place) for place in first),
             shape=tuple(made.shape),
-            rows_hit=int(bad.flatten(1).any(1).sum()) if bad.ndim > 1 else int(bad.sum()),
+            rows_hit=len(rows),
+            last_row=int(rows[-1]) if len(rows) else 0,
             note=note,
         )
 

@@ -1,6 +1,9 @@
 """A forward pass on the side, of which training must not notice anything."""
 
-from collections.abc import Iterator
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,7 +39,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     Modes (training or not) and gradients are not touched at all: let nothing in the block call `backward`.
     """
-    random_states = _random_states(model)
+    random_states, other_states = _random_states(model), _states_outside_torch()
     buffers = _buffers(model)
     # Weights cast while no gradient is recorded must not be reused by a forward that needs one.
     cached = torch.is_autocast_cache_enabled()
@@ -52,6 +55,66 @@ def untouched(model: nn.Module) -> Iterator[None]:
             # Through `.data`, or a backward that still needs the buffer would complain of a change.
             buffer.data.copy_(value)
         _restore_random_states(random_states)
+        _restore_states_outside_torch(*other_states)
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What modules remember outside of their buffers ends as it began: caches, lists of losses, counters, generators.
+
+    Containers are followed one level deep; what lies deeper, or outside of the modules, is not.
+    """
+    kept = [(module.__dict__, _own_attributes(module)) for module in model.modules()]
+    inside = [_copy_of(value) for _, own in kept for value in own.values()]
+    try:
+        yield
+    finally:
+        for table, own in kept:
+            for name in [name for name in table if name not in _OF_EVERY_MODULE and name not in own]:
+                del table[name]
+            table.update(own)
+        for value, before in (pair for pair in inside if pair is not None):
+            _refill(value, before)
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+SMALL = 1 << 20
+"""Elements up to which a plain tensor attribute is copied."""
+
+
+def _own_attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+
+
+def _copy_of(value: Any) -> tuple[Any, Any] | None:
+    """The value with what it holds now, if it may be changed in place."""
+    if isinstance(value, torch.Generator):
+        return value, value.get_state()
+    if isinstance(value, Tensor):
+        changeable = not value.is_meta and value.layout is torch.strided and value.numel() <= SMALL
+        return (value, (value._version, value.detach().clone())) if changeable else None
+    return (value, type(value)(value)) if type(value) in (list, dict, set) else _copy_of_queue(value)
+
+
+def _copy_of_queue(value: Any) -> tuple[Any, Any] | None:
+    return (value, list(value)) if isinstance(value, deque) else None
+
+
+def _refill(value: Any, before: Any) -> None:
+    if isinstance(value, torch.Generator):
+        value.set_state(before)
+    elif isinstance(value, Tensor):
+        version, content = before
+        if value._version != version:
+            value.data.copy_(content)
+    elif isinstance(value, list):
+        value[:] = before
+    elif isinstance(value, MutableMapping | set):
+        value.clear()
+        value.update(before)
+    else:
+        value.clear()
+        value.extend(before)
 
 
 @contextmanager
@@ -92,6 +155,18 @@ def _restore_random_states(states: dict[torch.device, Tensor]) -> None:
             torch.mps.set_rng_state(state)
         else:
             torch.set_rng_state(state)
+
+
+def _states_outside_torch() -> tuple[Any, Any]:
+    """Python's own generator, and numpy's where somebody has imported it."""
+    numpy: Any = sys.modules.get("numpy")
+    return random.getstate(), None if numpy is None else numpy.random.get_state()
+
+
+def _restore_states_outside_torch(python: Any, of_numpy: Any) -> None:
+    random.setstate(python)
+    if of_numpy is not None:
+        sys.modules["numpy"].random.set_state(of_numpy)
 
 
 def tensors_in(value: Any) -> list[Tensor]:

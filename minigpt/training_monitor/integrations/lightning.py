@@ -63,6 +63,10 @@ class MonitorCallback(MonitorSettings, Callback):
         self._watching, self._agreement = True, Agreement()
         if trainer.is_global_zero:
             self.loop = self._watch(trainer, pl_module)
+            # Many a training_step calls what the module is made of, and not the module.
+            self.loop.watch_parts(
+                part for part in pl_module.children() if any(True for _ in part.parameters())
+            )
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._stepped:

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from minigpt.training_monitor.probes.own_hook import OwnHook
+
 TARGETS = ("labels", "targets", "target", "label", "y")
 NOT_TOKENS = ("attention_mask", "token_type_ids", "position_ids", "cache_position", *TARGETS)
 
-OnBatch = Callable[[Tensor, Tensor | None], None]
+OnCall = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], None]
 
 
 class ForwardCapture:
-    """Hooks on a model: `on_forward` and `on_batch` at each training forward, and if the first said so, `on_backward`
+    """Hooks on a model: `on_forward` and `on_call` at each training forward, and if the first said so, `on_backward`
     when the gradient of that forward's output is there, before the gradients of what lies below it.
 
     Under torch.compile's tracing they do nothing. A copy of the model, by deepcopy or pickle, is not watched.
@@ -24,12 +26,12 @@ class ForwardCapture:
         self,
         model: nn.Module,
         on_forward: Callable[[], bool],
-        on_batch: OnBatch,
+        on_call: OnCall,
         on_backward: Callable[[], None],
     ) -> None:
         outputs = _Outputs(on_backward)
         self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(_Inputs(on_forward, on_batch, outputs), with_kwargs=True),
+            model.register_forward_pre_hook(_Inputs(on_forward, on_call, outputs), with_kwargs=True),
             model.register_forward_hook(outputs),
         ]
 
@@ -74,7 +76,7 @@ def _is_tokens(value: object) -> bool:
     return value.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
-def _as_trained(module: nn.Module, targets: Tensor | None) -> Tensor | None:
+def as_trained(module: nn.Module, targets: Tensor | None) -> Tensor | None:
     """The target of each input. Hugging Face's causal language models are given their inputs as labels, and shift
     them themselves: not shifted here, they would look like a label that leaks."""
     if targets is None or not type(module).__name__.endswith(("ForCausalLM", "LMHeadModel")):
@@ -82,24 +84,31 @@ def _as_trained(module: nn.Module, targets: Tensor | None) -> Tensor | None:
     return nn.functional.pad(targets[..., 1:], (0, 1), value=-100)
 
 
-class _Inputs:
-    def __init__(self, on_forward: Callable[[], bool], on_batch: OnBatch, outputs: "_Outputs") -> None:
-        self._on_forward, self._on_batch, self._outputs = on_forward, on_batch, outputs
+class CallCapture:
+    """Hooks on parts of a model that a loop may call by themselves: `on_call` at each of their training forwards."""
+
+    def __init__(self, parts: Iterable[nn.Module], on_call: OnCall) -> None:
+        hook = _Inputs(lambda: False, on_call, None)
+        self._handles = [part.register_forward_pre_hook(hook, with_kwargs=True) for part in parts]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Inputs(OwnHook):
+    def __init__(self, on_forward: Callable[[], bool], on_call: OnCall, outputs: "_Outputs | None") -> None:
+        self._on_forward, self._on_call, self._outputs = on_forward, on_call, outputs
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        self._outputs.wanted = self._on_forward()
-        found = batch_in(arguments, named)
-        if found is not None:
-            inputs, targets = found
-            self._on_batch(inputs, _as_trained(module, targets))
-
-    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-        return _Unwatched, ()
+        if self._outputs is not None:
+            self._outputs.wanted = self._on_forward()
+        self._on_call(module, arguments, named)
 
 
-class _Outputs:
+class _Outputs(OwnHook):
     wanted = False
 
     def __init__(self, on_backward: Callable[[], None]) -> None:
@@ -116,13 +125,3 @@ class _Outputs:
 
     def _begin(self, gradient: Tensor) -> None:
         self._on_backward()
-
-    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-        return _Unwatched, ()
-
-
-class _Unwatched:
-    """What the hooks are in a copied model."""
-
-    def __call__(self, *call: object) -> None:
-        """Nothing."""

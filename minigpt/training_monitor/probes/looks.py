@@ -10,6 +10,7 @@ from minigpt.training_monitor.armed_look import ArmedLook, arm
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.forward_look import MeasuredLook
 from minigpt.training_monitor.look import Look
+from minigpt.training_monitor.probes.own_hook import OwnHook
 
 
 class LookReads:
@@ -77,20 +78,10 @@ class LoopLooks:
             self._armed = arm(module)
 
 
-class _BeforeForward:
+class _BeforeForward(OwnHook):
     def __init__(self, act: Callable[[nn.Module], None]) -> None:
         self._act = act
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         if not torch.compiler.is_compiling() and torch.is_grad_enabled():
             self._act(module)
-
-    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-        return _Unwatched, ()
-
-
-class _Unwatched:
-    """What the hook is in a copied model."""
-
-    def __call__(self, *call: object) -> None:
-        """Nothing."""

@@ -1,8 +1,9 @@
 """All that can be measured in a loop that the monitor knows nothing about, as one vector a step."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from torch.optim import Optimizer
 
 from minigpt.training_monitor.batch_facts import BatchFacts
 from minigpt.training_monitor.probes.batch import BatchProbe, DeviceBatch
-from minigpt.training_monitor.probes.forward_capture import ForwardCapture
+from minigpt.training_monitor.probes.forward_capture import CallCapture, ForwardCapture, as_trained, batch_in
+from minigpt.training_monitor.probes.kept_calls import Copies, KeptCalls, StepCalls
 from minigpt.training_monitor.probes.model_probe import Measurement, ModelProbe, Reading
 
 
@@ -35,6 +37,8 @@ class LoopMeasurement:
     host: dict[str, float]
     model: Measurement
     batch: BatchFacts | DeviceBatch | None
+    calls: StepCalls
+    """Of the model, in this step."""
 
     def read(self, values: Sequence[float]) -> LoopNumbers:
         """The numbers, from `vector.tolist()`."""
@@ -49,8 +53,13 @@ class LoopProbe:
     """Listens to the model's own calls between two measurements; see ModelProbe for what is measured."""
 
     def __init__(
-        self, model: nn.Module, optimizers: Sequence[Optimizer], scaler: torch.amp.GradScaler | None
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        scaler: torch.amp.GradScaler | None,
+        kept: KeptCalls,
     ) -> None:
+        """`kept` is told the model's calls."""
         self._model = ModelProbe(model, optimizers)
         self._optimizers = optimizers
         self._scaler = scaler if scaler is not None and scaler.is_enabled() else None
@@ -58,7 +67,9 @@ class LoopProbe:
         self._first_forward = True
         self._stale: list[weakref.ref[Tensor]] = []
         self._leftover: Tensor | float | None = None
-        self._capture = ForwardCapture(model, self._on_forward, self._on_batch, self._on_backward)
+        self._kept = kept
+        self._capture = ForwardCapture(model, self._on_forward, self._on_call, self._on_backward)
+        self._parts: CallCapture | None = None
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +78,12 @@ class LoopProbe:
     def close(self) -> None:
         """Take the hooks off the model."""
         self._capture.remove()
+        if self._parts is not None:
+            self._parts.remove()
+
+    def watch_parts(self, parts: Iterable[nn.Module]) -> None:
+        """Also keep the calls of these, in steps in which the model itself is not called."""
+        self._parts = CallCapture(parts, self._on_part)
 
     @torch.no_grad()
     def measure(
@@ -93,7 +110,7 @@ class LoopProbe:
         parts = [*device.values(), model.vector]
         if isinstance(batch, DeviceBatch):
             parts.append(batch.vector.to(home, non_blocking=True))
-        return LoopMeasurement(torch.cat(parts), tuple(device), host, model, batch)
+        return LoopMeasurement(torch.cat(parts), tuple(device), host, model, batch, self._kept.take())
 
     def _scales(self, device: torch.device, given: Tensor | float | None) -> dict[str, Tensor | float | None]:
         """The scaler's scale; and what the gradients are still multiplied by, where they are."""
@@ -111,9 +128,19 @@ class LoopProbe:
         known = [states.get(id(optimizer)) for optimizer in self._optimizers]
         return bool(known) and all(state is None or state["stage"] is OptState.READY for state in known)
 
-    def _on_batch(self, inputs: Tensor, targets: Tensor | None) -> None:
-        # Copies: the loop may fill the same buffers anew for its next micro-batch.
-        self._batch.add(inputs.clone(), None if targets is None else targets.clone())
+    def _on_call(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        found = batch_in(arguments, named)
+        copies: Copies = ()
+        if found is not None:
+            inputs, targets = found
+            # Copies: the loop may fill the same buffers anew for its next micro-batch.
+            copies = _copies(inputs, targets)
+            self._batch.add(copies[0][1], as_trained(module, copies[1][1] if targets is not None else None))
+        self._kept.add(module, arguments, named, self.device, copies)
+
+    def _on_part(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if self._first_forward:
+            self._kept.add(module, arguments, named, self.device)
 
     def _on_forward(self) -> bool:
         """At the step's first forward: whether gradients are there, which the loop may still be about to zero."""
@@ -134,6 +161,11 @@ class LoopProbe:
                 gradient for ref in self._stale if (gradient := ref()) is not None and id(gradient) in now
             ]
             self._leftover = self._model.norm_of(left) if left else 0.0
+
+
+def _copies(inputs: Tensor, targets: Tensor | None) -> Copies:
+    both = ((inputs, inputs.clone()),)
+    return both if targets is None else (*both, (targets, targets.clone()))
 
 
 def _split(

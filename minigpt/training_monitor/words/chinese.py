@@ -55,6 +55,15 @@ SEEN: dict[str, str] = {
     "phase.backward": "反向",
     "phase.loss": "损失计算",
     "phase.not reproduced": "重跑时未再现",
+    "also.module_input_max": "其输入最大为 {module_input_max}",
+    "also.micro_batch": "位于第 {micro_batch}/{micro_batches} 个微批次",
+    "also.row": "仅出现在批次的第 {row} 条序列中，其开头词元为 {token_head}",
+    "also.rerun": "{rerun}",
+    "rerun.after_model": "重新执行后模型的输出全部有限：它产生于模型之后的损失计算",
+    "rerun.backward_finite": "重新执行后模型前向与反向均有限：它产生于模型之后",
+    "rerun.forward_finite": "重新执行后模型前向有限",
+    "rerun.incomplete": "该步中能够重新执行的部分均为有限值：它来自其余的微批次",
+    "rerun.poisoned": "此时一次更新已把它带入权重，无法再看出它始于何处",
     "also.document": "该批次始于 {document} 的 {offset} 处：{text_head}",
     "also.bundle": "已保存，可用 `minigpt replay {bundle}` 重放",
     "nan_loss.seen": "损失 {loss}|第 {epoch} 轮、窗口 {position}|梯度范数 {grad_norm}",
@@ -151,6 +160,8 @@ CAUSES: dict[str, str] = {
     "not_learning": "模型没有学到东西：学习率、数据或初始化",
     "weights_not_finite": "权重中已有 NaN 或无穷",
     "forward_overflow": "前向计算溢出（注意力 logits 或激活过大）",
+    "loss_not_finite": "损失函数由有限的输出得出了它：对 0 取对数、除以 0，或没有任何有效目标",
+    "input_not_finite": "批次本身含有 NaN 或无穷大",
     "backward_overflow": "前向正常而反向溢出：接近零的除法或开方",
     "bad_batch": "一段异常或损坏的数据；训练已照常继续",
     "data_shift": "数据发生变化（配比、课程、损坏的片段）",
@@ -210,6 +221,8 @@ REMEDIES: dict[str, str] = {
     "forward_overflow": "降低学习率：--set optimizer.learning_rate={lower_lr}\n"
     "改用 bf16：--set training.mixed_precision=bf16\n"
     "限制注意力 logits：--set model.qk_norm=true",
+    "loss_not_finite": "检查损失中的除数、对数的自变量，以及是否有目标参与计算",
+    "input_not_finite": "检查数据及其归一化中的 NaN（标准差是否为 0？）",
     "backward_overflow": "改用 bf16：--set training.mixed_precision=bf16\n"
     "降低学习率：--set optimizer.learning_rate={lower_lr}",
     "bad_batch": "无需处理，除非再次出现",

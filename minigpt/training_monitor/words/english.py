@@ -56,6 +56,15 @@ SEEN: dict[str, str] = {
     "phase.backward": "going backward",
     "phase.loss": "in the loss itself",
     "phase.not reproduced": "not seen again on a second try",
+    "also.module_input_max": "of numbers of at most {module_input_max}",
+    "also.micro_batch": "in micro-batch {micro_batch} of {micro_batches}",
+    "also.row": "in no sequence of the batch but number {row}, which begins with the tokens {token_head}",
+    "also.rerun": "{rerun}",
+    "rerun.after_model": "done again, all that the model gives is finite: it arose behind the model, in the loss",
+    "rerun.backward_finite": "done again, the model is finite forward and backward: it arose in what lies behind it",
+    "rerun.forward_finite": "done again, the model is finite going forward",
+    "rerun.incomplete": "what could be done again of the step is finite: it came from another of its micro-batches",
+    "rerun.poisoned": "an update has carried it into the weights meanwhile, so where it began cannot be seen any more",
     "also.document": "the batch begins in {document} at {offset}: {text_head}",
     "also.bundle": "saved for `minigpt replay {bundle}`",
     "nan_loss.seen": "loss {loss}|epoch {epoch}, window {position}|gradient norm {grad_norm}",
@@ -165,6 +174,9 @@ CAUSES: dict[str, str] = {
     "not_learning": "the model learns nothing: learning rate, data or initialization",
     "weights_not_finite": "a weight is already NaN or infinite",
     "forward_overflow": "a value overflowed in the forward pass (attention logits or activations grown too large)",
+    "loss_not_finite": "the loss function makes it of finite outputs: a logarithm or a division of 0, no target that "
+    "counts",
+    "input_not_finite": "the batch itself holds NaN or infinity",
     "backward_overflow": "the backward pass overflowed while the forward did not: a division or root near zero",
     "bad_batch": "an unusual or broken stretch of data; the run goes on as before",
     "data_shift": "the data changed (mixture, curriculum, a broken region)",
@@ -229,6 +241,8 @@ REMEDIES: dict[str, str] = {
     "forward_overflow": "lower the learning rate: --set optimizer.learning_rate={lower_lr}\n"
     "leave fp16: --set training.mixed_precision=bf16\n"
     "keep attention logits in bounds: --set model.qk_norm=true",
+    "loss_not_finite": "look at what the loss divides by and takes the logarithm of, and whether any target counts",
+    "input_not_finite": "look for NaN in the data and in their normalisation (a standard deviation of 0?)",
     "backward_overflow": "leave fp16: --set training.mixed_precision=bf16\n"
     "lower the learning rate: --set optimizer.learning_rate={lower_lr}",
     "bad_batch": "nothing, unless it comes again",

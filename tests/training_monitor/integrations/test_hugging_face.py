@@ -238,3 +238,21 @@ def test_hugging_face_gradients_are_unscaled_when_a_scaler_is_in_use(
     assert norms == pytest.approx(logged(done, "grad_norm"), rel=1e-4)
     assert [signals.scaler_scale for signals in kept.signals] == [1024.0] * 4
     assert all(0.1 < norm < 10 for norm in norms)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_hugging_face_module_that_made_the_first_nan_is_named(tmp_path: Path, bf16: bool) -> None:
+    kept = RecordingSink()
+    done = trainer(tmp_path, MonitorCallback(sinks=[kept]), max_steps=3, bf16=bf16)
+
+    def spoil(module: Any, given: Any, made: Tensor) -> Tensor:
+        good = torch.ones_like(made)
+        good[1, 3] = float(done.state.global_step != 1)
+        return made / good
+
+    done.model.transformer.h[1].mlp.c_fc.register_forward_hook(spoil)
+    done.train()
+    found = next(event for event in kept.events if event.name == "nan_loss").data["evidence"]
+    assert (found["phase"], found["module"]) == ("forward", "transformer.h.1.mlp.c_fc (div)")
+    assert (found["row"], found["rows"], found["micro_batch"], found["micro_batches"]) == (1, 4, 1, 2)
+    assert len(found["token_head"].split()) == 8

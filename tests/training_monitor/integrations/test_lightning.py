@@ -262,3 +262,29 @@ def test_lightning_callback_is_one_of_pytorch_lightning_when_that_is_in_use(
     kept = RecordingSink()
     trainer(tmp_path, callback(sinks=[kept]), package=package, max_steps=3).fit(Own(), loader())
     assert [signals.step for signals in kept.signals] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("calls_itself", [False, True])
+def test_lightning_module_that_made_the_first_nan_is_named(tmp_path: Path, calls_itself: bool) -> None:
+    bad = VOCAB - 1
+
+    class Spoilt(Module):
+        def forward(self, inputs: Tensor) -> Any:
+            return self.net(inputs)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Any:
+            inputs, targets = batch[0].clamp(max=bad - 1), batch[1]
+            if index == 4:
+                inputs[2, 0] = bad
+            logits = self.forward(inputs) if not calls_itself else self.__call__(inputs)
+            return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    kept = RecordingSink()
+    module = Spoilt()
+    module.net.embedding.register_forward_hook(
+        lambda part, given, made: made / (given[0] != bad).float()[..., None]
+    )
+    trainer(tmp_path, MonitorCallback(sinks=[kept]), max_steps=2).fit(module, loader())
+    found = next(event for event in kept.events if event.name == "nan_loss").data["evidence"]
+    assert (found["phase"], found["module"]) == ("forward", "net.embedding")
+    assert (found["row"], found["rows"], found["micro_batch"], found["micro_batches"]) == (2, 4, 2, 3)
