@@ -6,6 +6,7 @@ from functools import partial
 from math import isfinite
 
 from minigpt.data.loader import StepBatches
+from minigpt.training.causality import CausalityLooks
 from minigpt.training.forensics import STEPS_KEPT, Forensics
 from minigpt.training.run import Run
 from minigpt.training.step import StepResult
@@ -35,11 +36,13 @@ class Observer:
         self._run = run
         self._reads: DeferredRead[_Step] = DeferredRead(run.reads_late)
         self._forensics = Forensics(run)
+        self._causality = CausalityLooks(run)
         self._newest: deque[StepSignals] = deque(maxlen=STEPS_KEPT)
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: what it may have to be examined for afterwards."""
         self._forensics.begin(batches)
+        self._causality.begin(batches)
 
     def push(self, result: StepResult, lr: float, seconds: float, window: int) -> Action:
         """Take in the step just finished; the action for the newest step that could be read."""
@@ -65,11 +68,13 @@ class Observer:
             return Continue()
         run = self._run
         step, numbers = read
-        signals = _signals(run, step, numbers, self._forensics.look_of(step.step))
+        look, influence = self._forensics.look_of(step.step), self._causality.influence_of(step.step)
+        signals = _signals(run, step, numbers, look, influence)
         self._newest.append(signals)
         # Norms and the loss are the same on every rank; time, memory and the batch are its own, and so may the action
         # be: nothing here may wait for another rank because of it (numbers that are not finite are everybody's).
         observation = run.monitor.observe(signals, partial(self._forensics.examine, signals))
+        self._causality.note(signals)
         every = run.config.log_every_steps
         log = signals.step % every == 0 or signals.step in (1, run.config.max_steps)
         run.progress.step(signals)
@@ -79,7 +84,9 @@ class Observer:
         return observation.action
 
 
-def _signals(run: Run, step: _Step, numbers: list[float], look: Look | None) -> StepSignals:
+def _signals(
+    run: Run, step: _Step, numbers: list[float], look: Look | None, future_influence: float | None
+) -> StepSignals:
     loss, called_off, scale, *measured, leftover = numbers
     result, model = step.result, step.result.measurement.read(measured)
     tokens_per_second = result.targets / step.seconds
@@ -111,4 +118,5 @@ def _signals(run: Run, step: _Step, numbers: list[float], look: Look | None) -> 
         parameters=model.parameters,
         batch=result.batch,
         look=look,
+        future_influence=future_influence,
     )

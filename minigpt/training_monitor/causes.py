@@ -22,6 +22,7 @@ NAMED_BY: dict[str, tuple[str, float]] = {
     "scale_collapse": ("fp16_overflow", 8.5),
     "label_mismatch": ("labels_shuffled", 9),
     "label_leak": ("label_leak", 9),
+    "future_leak": ("sees_the_future", 10),
     "repeated_batch": ("batch_repeats", 9),
     "degenerate_batch": ("degenerate_data", 9),
     "dead_layer": ("layer_cut_off", 8),

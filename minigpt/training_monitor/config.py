@@ -9,6 +9,7 @@ from minigpt.training_monitor.detectors.dead_layer import DeadLayerConfig
 from minigpt.training_monitor.detectors.degenerate_batch import DegenerateBatchConfig
 from minigpt.training_monitor.detectors.forward_growth_config import ForwardGrowthConfig
 from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
+from minigpt.training_monitor.detectors.future_leak import FutureLeakConfig
 from minigpt.training_monitor.detectors.gradient_scale_shift import ScaleShiftConfig
 from minigpt.training_monitor.detectors.gradient_vanishing_config import VanishingConfig
 from minigpt.training_monitor.detectors.initial_loss import InitialLossConfig
@@ -40,6 +41,7 @@ __all__ = [
     "ForwardGrowthConfig",
     "Fp16Config",
     "FrozenParameterConfig",
+    "FutureLeakConfig",
     "InitialLossConfig",
     "LabelsConfig",
     "LearningRateConfig",
@@ -83,6 +85,9 @@ class MonitorConfig:
     null or 0: never."""
     look_every_steps_on_suspicion: int | None = 10
     """The same while a finding is young and open: what it is shows sooner; null or 0: no sooner."""
+    check_causality: bool = True
+    """Whether one sequence of a causal language model is run again with another last token, at the first steps and
+    when the loss has fallen much, to see that nothing before it moves (future_leak)."""
     rerun_micro_batches: int | None = 8
     """In somebody else's loop: so many of a step's last micro-batches are kept until it is judged, to be done again at
     the first NaN, to see which module made it (MiniGPT's own can do any step again); null or 0: never."""
@@ -118,6 +123,8 @@ class MonitorConfig:
     """degenerate_batch."""
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     """label_mismatch and label_leak."""
+    future_leak: FutureLeakConfig = field(default_factory=FutureLeakConfig)
+    """future_leak."""
     gradient_vanishing: VanishingConfig = field(default_factory=VanishingConfig)
     """gradient_vanishing."""
     gradient_exploding: ExplodingConfig = field(default_factory=ExplodingConfig)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.monitor import TrainingMonitor
+from minigpt.training_monitor.probes.causality_beat import CausalityBeat
 from minigpt.training_monitor.probes.kept_calls import KeptCalls, StepCalls
 from minigpt.training_monitor.probes.looks import LoopLooks
 from minigpt.training_monitor.probes.loop_probe import LoopMeasurement, LoopNumbers, LoopProbe
@@ -76,6 +77,8 @@ class LoopMonitor:
         self.step_number = start_step
         self._probe = LoopProbe(model, optimizers, scaler, _kept_calls(self.monitor.config))
         self._rerun = Rerun(model)
+        self._causality = CausalityBeat(self.monitor.config.future_leak.again_below)
+        self._expect_causality()
         looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
         self._looks = LoopLooks(model, self._look_is_due if looks else None, late)
         self._looks.expect(start_step + 1)
@@ -107,7 +110,11 @@ class LoopMonitor:
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
         scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
         known = (self.step_number, scheduled, self._lap(), measurement)
-        return self._heeded(self._judge(self._reads.push(known, measurement.vector)))
+        if self._causality.is_due:
+            self._causality.note_look(self.step_number)
+        action = self._judge(self._reads.push(known, measurement.vector))
+        self._expect_causality()
+        return self._heeded(action)
 
     def declare_change(self, text: str = "") -> None:
         """Something is about to change on purpose (data, learning rate, layers): see TrainingMonitor."""
@@ -157,6 +164,9 @@ class LoopMonitor:
         """What the caller is told: an action found while catching up is not forgotten."""
         unheeded, self._unheeded = self._unheeded, Continue()
         return graver(unheeded, action)
+    def _expect_causality(self) -> None:
+        config = self.monitor.config
+        self._probe.check_causality(config.enabled and config.check_causality and self._causality.is_due)
 
     def _lap(self) -> float:
         now = time.perf_counter()
@@ -170,11 +180,14 @@ class LoopMonitor:
         signals = self._signals(step, scheduled, seconds, measurement.read(values))
         observation = self.monitor.observe(signals, partial(self._investigate, signals, measurement.calls))
         self._sink.step(signals, log=False)
+        self._causality.note(step, signals.loss, signals.future_influence, self.monitor.open_findings)
         for event in [*observation.events, *self._rerun.take_notes()]:
             self._sink.event(event)
         return observation.action
 
     def _investigate(self, signals: StepSignals, calls: StepCalls, finding: Finding) -> Evidence:
+        if not self.monitor.config.rerun_micro_batches:
+            return {}
         found = self._rerun.examine(signals, calls, finding)
         if found:
             self.restart_clock()  # the time that it took is not the next step's
@@ -211,12 +224,17 @@ class LoopMonitor:
             parameters=model.parameters,
             batch=found.batch,
             look=self._looks.look_of(step),
+            future_influence=_known(numbers.get("future_influence")),
         )
 
 
 def _kept_calls(config: MonitorConfig) -> KeptCalls:
-    most = config.rerun_micro_batches or 0
+    most = config.rerun_micro_batches or int(config.check_causality)
     return KeptCalls(most if config.enabled else 0, config.rerun_most_mib << 20)
+
+
+def _known(number: float | None) -> float | None:
+    return None if number is None or isnan(number) else number
 
 
 def _run_facts(

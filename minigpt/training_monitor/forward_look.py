@@ -178,7 +178,7 @@ class ForwardWatch(HookedMode):
     @torch.no_grad()
     def note_output(self, output: object) -> None:
         """The output logits: what cross_entropy was given during the forward, else what the model returned."""
-        logits = self._logits if self._logits is not None else _logits_in(output)
+        logits = self._logits if self._logits is not None else logits_in(output)
         if logits is None or logits.shape[-1] < 2 or not logits.numel():
             return
         with _unmeasured_is_missing():
@@ -211,7 +211,7 @@ def _is_projection(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__.endswith(("Linear", "Conv1D"))
 
 
-def _logits_in(output: object) -> Tensor | None:
+def logits_in(output: object) -> Tensor | None:
     """The logits in what a model returns: a tensor, `.logits`, or the first of a tuple that is no single number."""
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     # An output object without logits holds hidden states.

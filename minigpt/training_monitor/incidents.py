@@ -24,6 +24,7 @@ RANKS: tuple[frozenset[str], ...] = (
             "weight_jump",
             "learning_rate_mismatch",
             "initial_loss",
+            "future_leak",
             "overflow_streak",
             "scale_collapse",
         )

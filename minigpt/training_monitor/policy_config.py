@@ -30,6 +30,7 @@ STRUCTURAL = frozenset(
         "weight_collapse",
         "initial_loss",
         "label_leak",
+        "future_leak",
         "scale_collapse",
         "gradient_scale_shift",
     )

@@ -51,6 +51,9 @@ class StepSignals:
     """Norm of gradients that were there before this step's first backward (should be 0); None: not looked."""
     optimizer_steps: float | None = None
     """Updates that the optimizer's own state counts, before this step's; None: it keeps no count."""
+    future_influence: float | None = None
+    """How much the last token of a sequence moves what a causal language model says before it, as a share of what it
+    moves at its own place: 0 with a causal mask. None: not looked, or the model is no such model."""
     parameters: ParameterSignals | None = None
     """Each parameter's numbers; not part of the record (metrics.jsonl has the groups)."""
     batch: BatchFacts | None = None

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minigpt.errors import ConfigError
-from minigpt.lab.drill.controls import choices, loops, schedules
+from minigpt.lab.drill.controls import choices, loops, schedules, tasks
 from minigpt.lab.drill.controls import data as control_data
 from minigpt.lab.drill.faults import (
     beginnings,
+    causality,
     data,
     growth,
     learning_rate,
@@ -26,6 +27,7 @@ FAULTS: tuple[Fault, ...] = (
     *beginnings.FAULTS,
     *numbers.FAULTS,
     *data.FAULTS,
+    *causality.FAULTS,
     *optimizer.FAULTS,
     *growth.FAULTS,
     *machine.FAULTS,
@@ -35,6 +37,7 @@ CONTROLS: tuple[Control, ...] = (
     *control_data.CONTROLS,
     *loops.CONTROLS,
     *choices.CONTROLS,
+    *tasks.CONTROLS,
 )
 
 

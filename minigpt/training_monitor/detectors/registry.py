@@ -11,6 +11,7 @@ from minigpt.training_monitor.detectors.detector import Detector
 from minigpt.training_monitor.detectors.forward_growth import ForwardGrowth
 from minigpt.training_monitor.detectors.fp16 import Fp16
 from minigpt.training_monitor.detectors.frozen_parameter import FrozenParameter
+from minigpt.training_monitor.detectors.future_leak import FutureLeak
 from minigpt.training_monitor.detectors.gradient_exploding import GradientExploding
 from minigpt.training_monitor.detectors.gradient_scale_shift import GradientScaleShift
 from minigpt.training_monitor.detectors.gradient_vanishing import GradientVanishing
@@ -107,6 +108,9 @@ RULES: dict[str, Rule] = {
         lambda config, facts: Labels(config.labels, facts.vocab_size, facts.resumed),
         ("label_mismatch", "label_leak"),
         ("batch",),
+    ),
+    "future_leak": Rule(
+        lambda config, facts: FutureLeak(config.future_leak), ("future_leak",), ("future_influence",)
     ),
     "gradient_vanishing": Rule(
         lambda config, facts: GradientVanishing(

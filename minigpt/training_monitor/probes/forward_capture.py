@@ -17,7 +17,8 @@ OnCall = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any]], None]
 
 class ForwardCapture:
     """Hooks on a model: `on_forward` and `on_call` at each training forward, and if the first said so, `on_backward`
-    when the gradient of that forward's output is there, before the gradients of what lies below it.
+    when the gradient of that forward's output is there, before the gradients of what lies below it. `on_output` is told
+    the outputs, while `listen` wants it.
 
     Under torch.compile's tracing they do nothing. A copy of the model, by deepcopy or pickle, is not watched.
     """
@@ -28,12 +29,17 @@ class ForwardCapture:
         on_forward: Callable[[], bool],
         on_call: OnCall,
         on_backward: Callable[[], None],
+        on_output: Callable[[Any], None],
     ) -> None:
-        outputs = _Outputs(on_backward)
+        outputs = self._outputs = _Outputs(on_backward, on_output)
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(_Inputs(on_forward, on_call, outputs), with_kwargs=True),
             model.register_forward_hook(outputs),
         ]
+
+    def listen(self, wanted: bool) -> None:
+        """Whether `on_output` is told the outputs of the forwards to come."""
+        self._outputs.listening = wanted
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -109,13 +115,17 @@ class _Inputs(OwnHook):
 
 
 class _Outputs(OwnHook):
-    wanted = False
+    wanted = listening = False
 
-    def __init__(self, on_backward: Callable[[], None]) -> None:
-        self._on_backward = on_backward
+    def __init__(self, on_backward: Callable[[], None], on_output: Callable[[Any], None]) -> None:
+        self._on_backward, self._on_output = on_backward, on_output
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling() or not self.wanted:
+        if torch.compiler.is_compiling():
+            return
+        if self.listening:
+            self._on_output(output)
+        if not self.wanted:
             return
         self.wanted = False
         values = output if isinstance(output, Tensor) else getattr(output, "__dict__", None) or output

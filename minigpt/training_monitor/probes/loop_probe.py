@@ -14,6 +14,7 @@ from minigpt.training_monitor.batch_facts import BatchFacts
 from minigpt.training_monitor.probes.batch import BatchProbe, DeviceBatch
 from minigpt.training_monitor.probes.forward_capture import CallCapture, ForwardCapture, as_trained, batch_in
 from minigpt.training_monitor.probes.kept_calls import Copies, KeptCalls, StepCalls
+from minigpt.training_monitor.probes.loop_causality import LoopCausality
 from minigpt.training_monitor.probes.model_probe import Measurement, ModelProbe, Reading
 
 
@@ -23,7 +24,7 @@ class LoopNumbers:
 
     model: Reading
     numbers: dict[str, float]
-    """loss, and where known: lr, scaler_scale, leftover_grad_norm."""
+    """loss, and where known: lr, scaler_scale, leftover_grad_norm, future_influence."""
     batch: BatchFacts | None
 
 
@@ -68,7 +69,11 @@ class LoopProbe:
         self._stale: list[weakref.ref[Tensor]] = []
         self._leftover: Tensor | float | None = None
         self._kept = kept
-        self._capture = ForwardCapture(model, self._on_forward, self._on_call, self._on_backward)
+        self._causality = LoopCausality()
+        self._checks_causality = False
+        self._capture = ForwardCapture(
+            model, self._on_forward, self._on_call, self._on_backward, self._causality.hear
+        )
         self._parts: CallCapture | None = None
 
     @property
@@ -80,6 +85,11 @@ class LoopProbe:
         self._capture.remove()
         if self._parts is not None:
             self._parts.remove()
+
+    def check_causality(self, wanted: bool) -> None:
+        """Whether the coming step's measurement has `future_influence` in it."""
+        self._checks_causality = wanted
+        self._capture.listen(wanted)
 
     def watch_parts(self, parts: Iterable[nn.Module]) -> None:
         """Also keep the calls of these, in steps in which the model itself is not called."""
@@ -94,6 +104,8 @@ class LoopProbe:
         gradient_scale: Tensor | float | None = None,
     ) -> LoopMeasurement:
         """The state of now, between backward and clipping; inputs and targets stand in for what was captured."""
+        calls, given = self._kept.take(), None if inputs is None else (inputs, targets)
+        influence = self._future_influence(calls, given) if self._checks_causality else None
         if inputs is not None:
             self._batch.clear()
             self._batch.add(inputs, targets)
@@ -102,6 +114,7 @@ class LoopProbe:
             "loss": loss,
             "lr": self._optimizers[0].param_groups[0]["lr"] if self._optimizers else None,
             "leftover_grad_norm": self._leftover,
+            "future_influence": influence,
             **self._scales(model.vector.device, gradient_scale),
         }
         self._first_forward, self._stale, self._leftover = True, [], None
@@ -110,7 +123,14 @@ class LoopProbe:
         parts = [*device.values(), model.vector]
         if isinstance(batch, DeviceBatch):
             parts.append(batch.vector.to(home, non_blocking=True))
-        return LoopMeasurement(torch.cat(parts), tuple(device), host, model, batch, self._kept.take())
+        return LoopMeasurement(torch.cat(parts), tuple(device), host, model, batch, calls)
+
+    def _future_influence(
+        self, calls: StepCalls, given: tuple[Tensor, Tensor | None] | None
+    ) -> Tensor | None:
+        """Of the step's first call, if it was kept: that one was listened to."""
+        first = calls.calls[0] if calls.calls and len(calls.calls) == calls.made else None
+        return self._causality.measure(first, given)
 
     def _scales(self, device: torch.device, given: Tensor | float | None) -> dict[str, Tensor | float | None]:
         """The scaler's scale; and what the gradients are still multiplied by, where they are."""
@@ -135,6 +155,8 @@ class LoopProbe:
             inputs, targets = found
             # Copies: the loop may fill the same buffers anew for its next micro-batch.
             copies = _copies(inputs, targets)
+            if self._checks_causality and not self._kept.made:
+                self._causality.begin(copies[0][1])
             self._batch.add(copies[0][1], as_trained(module, copies[1][1] if targets is not None else None))
         self._kept.add(module, arguments, named, self.device, copies)
 

@@ -9,7 +9,14 @@ from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.json_lines import JsonLines, Record
 
 # Where they are known: these came later than the fields that every record has.
-_WHERE_KNOWN = ("weight_norms", "update_ratios", "scheduled_lr", "leftover_grad_norm", "optimizer_steps")
+_WHERE_KNOWN = (
+    "weight_norms",
+    "update_ratios",
+    "scheduled_lr",
+    "leftover_grad_norm",
+    "optimizer_steps",
+    "future_influence",
+)
 _FLATTENED = ("batch", "look")
 _FIELDS = tuple(
     field.name

@@ -117,6 +117,7 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen": "批次失去多样性|不同词元 {value} 个，通常 {normal} 个",
     "label_mismatch.seen": "只有 {value} 的目标是下一个词元|通常 {normal}",
     "label_leak.seen": "{label_copy} 的目标就在输入的同一位置",
+    "future_leak.seen": "换掉序列的最后一个词元，模型在它之前的输出也随之改变：达到其自身位置变化的 {value}",
     "throughput_drop.seen": "每秒 {value} 词元，通常 {normal}",
     "memory_growth.seen": "内存增长：{normal} -> {value}",
 }
@@ -132,6 +133,7 @@ CAUSES: dict[str, str] = {
     "fp16_underflow": "梯度太小，在 fp16 中被冲刷为零：缩放系数过低",
     "labels_shuffled": "目标与输入不再对应（标签被打乱或错位）",
     "label_leak": "答案就在输入里（目标没有右移一位，或数据泄漏）",
+    "sees_the_future": "模型看到了它应当预测的词元",
     "batch_repeats": "数据加载器反复给出同一批次",
     "degenerate_data": "数据变成（几乎）常量，或被屏蔽（填充、损坏的文件）",
     "layer_cut_off": "该层与损失之间被切断：梯度被置零、分支失效或被 detach",
@@ -182,6 +184,7 @@ REMEDIES: dict[str, str] = {
     "fp16_underflow": "改用 bf16：--set training.mixed_precision=bf16\n让 GradScaler 自行选择缩放系数",
     "labels_shuffled": "检查输入与目标的配对：目标应为输入右移一位\n回到出错之前：--resume healthy",
     "label_leak": "将目标右移一位：位置 t 应预测 t + 1",
+    "sees_the_future": "检查注意力掩码（is_causal=True），以及其他沿时间混合而没有掩码的运算\n检查目标或掩码移动了几位",
     "batch_repeats": "检查采样器的位置与加载器的恢复",
     "degenerate_data": "查看这些批次的文档并剔除损坏者\n回到出错之前：--resume healthy",
     "layer_cut_off": "查看哪些参数没有梯度：--set training.check_grad_flow=true",

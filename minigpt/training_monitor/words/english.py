@@ -124,6 +124,7 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen": "the batches have lost their variety|{value} distinct tokens, usual {normal}",
     "label_mismatch.seen": "only {value} of the targets are the next token|usual {normal}",
     "label_leak.seen": "{label_copy} of the targets stand in the input at their own place",
+    "future_leak.seen": "another last token moves what the model says before it: {value} of what it moves there",
     "throughput_drop.seen": "{value} tokens/s, usual {normal}",
     "memory_growth.seen": "memory grows: {normal} -> {value}",
 }
@@ -141,6 +142,7 @@ CAUSES: dict[str, str] = {
     "fp16_underflow": "gradients too small for fp16 are flushed to zero: the scale is too low",
     "labels_shuffled": "the targets do not belong to the inputs any more (shuffled or misaligned labels)",
     "label_leak": "the answer stands in the input (targets not shifted by one, or a leak)",
+    "sees_the_future": "the model sees the tokens it should predict",
     "batch_repeats": "the data loader hands out the same batch over and over",
     "degenerate_data": "the data have become constant, nearly so, or are masked out (padding, a broken file)",
     "layer_cut_off": "this layer has been cut off from the loss: a zeroed gradient, a dead branch, a detach",
@@ -199,6 +201,8 @@ REMEDIES: dict[str, str] = {
     "labels_shuffled": "check how inputs and targets are paired: targets are inputs shifted by one\n"
     "go back to before it: --resume healthy",
     "label_leak": "shift the targets by one: position t must predict t + 1",
+    "sees_the_future": "check the attention mask (is_causal=True), and that nothing else mixes over time without one\n"
+    "check by how much targets, or the mask, are shifted",
     "batch_repeats": "check the sampler's position and the loader's resume",
     "degenerate_data": "look at the documents of these batches and drop the broken ones\n"
     "go back to before it: --resume healthy",

@@ -1,18 +1,13 @@
 """Data that teach the wrong thing, or nothing."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minigpt.lab.drill.scenario import Fault
 from minigpt.lab.drill.setting import Setting
 from minigpt.lab.drill.training import Training
-from minigpt.model.attention import Attention
-from minigpt.model.cache import LayerCache
-from minigpt.model.rotary import apply_rotary
 
 WRONG_LABELS = ("label_mismatch", "labels_shuffled")
 LOSS_ROSE = ("loss_spike", "loss_divergence", "gradient_exploding")
@@ -100,31 +95,6 @@ class LabelsAreInputs(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoCausalMask(Fault):
-    """Attention sees the future, so the next token can be read off."""
-
-    def before_step(self, training: Training) -> None:
-        if training.step == self.onset:
-            for index in range(self.setting.model.num_layers):
-                attention = training.block(index).attention
-                attention.forward = _unmasked(attention)  # type: ignore[assignment, method-assign]
-
-
-def _unmasked(attention: Attention) -> Callable[[Tensor, Tensor, Tensor, LayerCache | None], Tensor]:
-    def forward(x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None) -> Tensor:
-        B, T, _ = x_BTD.shape
-        heads = (B, T, attention.num_heads, attention.head_dim)
-        q_BNTH = apply_rotary(attention.query(x_BTD).view(heads).transpose(1, 2), cos_TH, sin_TH)
-        k_BNTH = apply_rotary(attention.key(x_BTD).view(heads).transpose(1, 2), cos_TH, sin_TH)
-        v_BNTH = attention.value(x_BTD).view(heads).transpose(1, 2)
-        out_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BNTH, v_BNTH)
-        seen: Tensor = attention.output(out_BNTH.transpose(1, 2).reshape(B, T, -1))
-        return seen
-
-    return forward
-
-
-@dataclass(frozen=True, kw_only=True)
 class EverythingMasked(Fault):
     """All targets are -100, and the mean is taken over at least one."""
 
@@ -196,12 +166,6 @@ FAULTS: list[Fault] = [
         onset=1,
         labels=("label_leak", "label_mismatch"),
         symptoms=TOO_GOOD,
-    ),
-    NoCausalMask(
-        name="no_causal_mask",
-        setting=Setting(steps=320),
-        slow=True,
-        labels=("loss_collapse", "label_leak"),
     ),
     EverythingMasked(
         name="everything_masked",
