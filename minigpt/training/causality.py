@@ -8,33 +8,28 @@ from torch import Tensor
 from minigpt.data.loader import StepBatches
 from minigpt.training.compilation import uncompiled
 from minigpt.training.run import Run
-from minigpt.training_monitor.causality import influence_of_the_last
+from minigpt.training_monitor.causality import NotJudgedError, influence_of_the_last
 from minigpt.training_monitor.deferred_read import DeferredRead
-from minigpt.training_monitor.probes.causality_beat import CausalityBeat
 from minigpt.training_monitor.probes.loop_causality import MOST_TOKENS, evaluating
-from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.untouched import untouched
-
-SUSPECTED_BY_ALL = frozenset(("loss_collapse",))
-"""What every rank finds alike: the batch that a rank suspects may be its own, and all of them look, or none."""
 
 
 class CausalityLooks:
-    """`begin` each step with its batches, ask for `influence_of` it when its signals have arrived, then `note` them."""
+    """`begin` each step with its batches, and ask for `influence_of` it when its signals have arrived.
+
+    All ranks look, or none: the monitor's beat follows the loss, which is the same on each.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        config = run.monitor.config
-        self._wanted = config.enabled and config.check_causality
-        self._beat = CausalityBeat(config.future_leak.again_below)
         self._reads: DeferredRead[int] = DeferredRead()
         self._ready: dict[int, float] = {}
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: look, if that is due."""
-        step = self._run.position.step + 1
-        if self._wanted and self._beat.is_due:
-            self._beat.note_look(step)
+        monitor, step = self._run.monitor, self._run.position.step + 1
+        if monitor.causality_is_due:
+            monitor.causality.note_look(step)
             self._keep(self._reads.push(step, self._look(batches)))
 
     def influence_of(self, step: int) -> float | None:
@@ -43,11 +38,6 @@ class CausalityLooks:
             self._keep(self._reads.drain())
         found = self._ready.pop(step, None)
         return None if found is None or found != found else found  # NaN: it could not be told
-
-    def note(self, signals: StepSignals) -> None:
-        """A step's signals, after the monitor has seen them."""
-        suspicions = SUSPECTED_BY_ALL & self._run.monitor.open_findings.keys()
-        self._beat.note(signals.step, signals.loss, signals.future_influence, suspicions)
 
     def _keep(self, read: tuple[int, list[float]] | None) -> None:
         if read is not None:
@@ -66,7 +56,10 @@ class CausalityLooks:
             return logits_BTV
 
         with uncompiled(run.model), untouched(run.model), evaluating(run.model):
-            influence = influence_of_the_last(logits_of, ids_BT[0, :MOST_TOKENS], ids_BT)
+            try:
+                influence = influence_of_the_last(logits_of, ids_BT[0, :MOST_TOKENS], ids_BT)
+            except NotJudgedError:
+                influence = torch.full((), torch.nan, device=run.world.device)
         if run.world.size > 1:
             influence = run.world.sum(influence if run.world.is_main else torch.zeros_like(influence))
         return influence.reshape(1)

@@ -74,7 +74,6 @@ class Observer:
         # Norms and the loss are the same on every rank; time, memory and the batch are its own, and so may the action
         # be: nothing here may wait for another rank because of it (numbers that are not finite are everybody's).
         observation = run.monitor.observe(signals, partial(self._forensics.examine, signals))
-        self._causality.note(signals)
         every = run.config.log_every_steps
         log = signals.step % every == 0 or signals.step in (1, run.config.max_steps)
         run.progress.step(signals)

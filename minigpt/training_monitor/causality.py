@@ -39,9 +39,8 @@ def influence_of_the_last(
     original = torch.stack([ids_T, ids_T])
     changed = torch.stack([ids_T, torch.cat([ids_T[:-1], other.reshape(1)])])
     before, after = logits_of(original), logits_of(changed)
-    for logits in (before, after):
-        if logits is None or logits.ndim != 3 or logits.shape[:2] != original.shape:
-            raise NotJudgedError("no logits of shape (B, T, V)")
+    if not (_fits(before, original) and _fits(after, original)):
+        raise NotJudgedError("no logits of shape (B, T, V)")
     assert before is not None
     assert after is not None
     moved_BT = (after.float() - before.float()).square().mean(-1).sqrt()
@@ -49,6 +48,10 @@ def influence_of_the_last(
     influence = earlier.max() / moved_BT[1, -1]
     sure = (moved_BT[0].max() == 0) & (moved_BT[1, -1] > 0) & differs.any()
     return torch.where(sure, influence, torch.nan)
+
+
+def _fits(logits: object, ids_BT: Tensor) -> bool:
+    return isinstance(logits, Tensor) and logits.ndim == 3 and logits.shape[:2] == ids_BT.shape
 
 
 def predicts_the_next(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:

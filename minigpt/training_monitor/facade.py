@@ -17,7 +17,6 @@ from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.monitor import TrainingMonitor
-from minigpt.training_monitor.probes.causality_beat import CausalityBeat
 from minigpt.training_monitor.probes.kept_calls import KeptCalls, StepCalls
 from minigpt.training_monitor.probes.looks import LoopLooks
 from minigpt.training_monitor.probes.loop_probe import LoopMeasurement, LoopNumbers, LoopProbe
@@ -77,8 +76,7 @@ class LoopMonitor:
         self.step_number = start_step
         self._probe = LoopProbe(model, optimizers, scaler, _kept_calls(self.monitor.config))
         self._rerun = Rerun(model)
-        self._causality = CausalityBeat(self.monitor.config.future_leak.again_below)
-        self._expect_causality()
+        self._probe.check_causality(self.monitor.causality_is_due)
         looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
         self._looks = LoopLooks(model, self._look_is_due if looks else None, late)
         self._looks.expect(start_step + 1)
@@ -110,10 +108,10 @@ class LoopMonitor:
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
         scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
         known = (self.step_number, scheduled, self._lap(), measurement)
-        if self._causality.is_due:
-            self._causality.note_look(self.step_number)
+        if self.monitor.causality_is_due:
+            self.monitor.causality.note_look(self.step_number)
         action = self._judge(self._reads.push(known, measurement.vector))
-        self._expect_causality()
+        self._probe.check_causality(self.monitor.causality_is_due)
         return self._heeded(action)
 
     def declare_change(self, text: str = "") -> None:
@@ -164,9 +162,6 @@ class LoopMonitor:
         """What the caller is told: an action found while catching up is not forgotten."""
         unheeded, self._unheeded = self._unheeded, Continue()
         return graver(unheeded, action)
-    def _expect_causality(self) -> None:
-        config = self.monitor.config
-        self._probe.check_causality(config.enabled and config.check_causality and self._causality.is_due)
 
     def _lap(self) -> float:
         now = time.perf_counter()
@@ -180,7 +175,6 @@ class LoopMonitor:
         signals = self._signals(step, scheduled, seconds, measurement.read(values))
         observation = self.monitor.observe(signals, partial(self._investigate, signals, measurement.calls))
         self._sink.step(signals, log=False)
-        self._causality.note(step, signals.loss, signals.future_influence, self.monitor.open_findings)
         for event in [*observation.events, *self._rerun.take_notes()]:
             self._sink.event(event)
         return observation.action

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minigpt.training_monitor.action import Action, Continue, action_event
+from minigpt.training_monitor.causality_beat import CausalityBeat
 from minigpt.training_monitor.circumstances import Cause, Circumstances
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.registry import build_detectors
@@ -68,6 +69,7 @@ class TrainingMonitor:
         self._suspicion = Suspicion(MERGE_STEPS)
         self._open: dict[str, str] = {}
         self._told: dict[str, Diagnosis] = {}
+        self.causality = CausalityBeat(self.config.future_leak.again_below)
 
     @property
     def open_findings(self) -> dict[str, str]:
@@ -86,6 +88,7 @@ class TrainingMonitor:
         for detector in self._detectors.values():
             found += detector.observe(signals)
         self._movements.add(signals)
+        self.causality.note(signals.step, signals.loss, signals.future_influence, self._open)
         action = self._policy.decide(signals, found) if self.config.enabled else Continue()
         if not found and isinstance(action, Continue):
             self._suspicion.note(signals.step, self._incidents.youngest)
@@ -145,6 +148,11 @@ class TrainingMonitor:
         lasting = [told for told in members if told.finding.status == "sustained"]
         return min(lasting or [self._told[cause]], key=lambda told: rank(told.finding.name)).lines()
 
+    @property
+    def causality_is_due(self) -> bool:
+        """Whether to look, in the coming step, if the model sees the future: say so with `causality.note_look`."""
+        return self.config.enabled and self.config.check_causality and self.causality.is_due
+
     def look_is_due(self, step: int) -> bool:
         """Whether step's forward deserves a closer look: on a slow beat, and sooner while something is suspected."""
         every, sooner = self.config.look_every_steps, self.config.look_every_steps_on_suspicion
@@ -175,6 +183,7 @@ class TrainingMonitor:
             "movements": self._movements.state_dict(),
             "suspicion": self._suspicion.state_dict(),
             "open": dict(self._open),
+            "causality": self.causality.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -187,6 +196,8 @@ class TrainingMonitor:
         self._movements.load_state_dict(state["movements"])
         self._suspicion.load_state_dict(state.get("suspicion", []))
         self._open = dict(state["open"])
+        if "causality" in state:  # an older state has none
+            self.causality.load_state_dict(state["causality"])
 
 
 def _enriched(finding: Finding, more: Evidence) -> Finding:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.training_monitor.causality import influence_of_the_last, predicts_the_next, targets_of
+from minigpt.training_monitor.causality_beat import CausalityBeat
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.detectors.future_leak import FutureLeak, FutureLeakConfig
 from minigpt.training_monitor.facade import LoopMonitor
 from minigpt.training_monitor.monitor import TrainingMonitor
-from minigpt.training_monitor.probes.causality_beat import CausalityBeat
 from minigpt.training_monitor.signals import StepSignals
 from tests.training_monitor.recording_sink import RecordingSink
 from tests.training_monitor.small_models import number_of_hooks
@@ -330,7 +330,10 @@ def test_beat_is_due_at_first_then_with_a_falling_loss_and_on_suspicion() -> Non
             beat.note_look(step)
             looks.append(step)
         beat.note(
-            step, 4.0 * 0.99**step, 0.0 if step in looks else None, ["label_leak"] if 150 < step < 175 else []
+            step,
+            4.0 * 0.99**step,
+            0.0 if step in looks else None,
+            ["loss_collapse"] if 150 < step < 175 else [],
         )
     assert looks[:3] == [1, 38, 75]
     assert [step for step in looks if 150 <= step <= 175] == [159, 169]

@@ -33,6 +33,8 @@ RECORDED_BY = (
     "lab/drill/watch.py",
     "model",
     "training_monitor/facade.py",
+    "training_monitor/causality.py",
+    "training_monitor/causality_beat.py",
     "training_monitor/signals.py",
     "training_monitor/probes",
     "training_monitor/forward_look.py",

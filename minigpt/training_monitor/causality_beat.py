@@ -1,13 +1,15 @@
 """When to look whether a model sees the future: seldom, but never too late."""
 
-from collections.abc import Iterable
+from collections.abc import Container
 from math import isfinite
+from typing import Any
 
 FIRST_TRIES = 3
 """Steps at the start of a process in which it is tried, until it could be told."""
 SUSPICION_EVERY = 10
 """Steps between looks while a finding suggests it."""
-SUGGESTED_BY = frozenset(("loss_collapse", "label_leak"))
+SUGGESTED_BY = "loss_collapse"
+"""The finding; it is every rank's alike, as the loss is. (Of labels that leak the loss falls, too.)"""
 
 
 class CausalityBeat:
@@ -31,7 +33,7 @@ class CausalityBeat:
         self._tries += 1
         self._looked_at, self._wanted, self._loss_then = step, False, None
 
-    def note(self, step: int, loss: float, influence: float | None, open_findings: Iterable[str]) -> None:
+    def note(self, step: int, loss: float, influence: float | None, open_findings: Container[str]) -> None:
         """A step's numbers, once they are known."""
         self._told = self._told or influence is not None
         if not isfinite(loss):
@@ -39,8 +41,16 @@ class CausalityBeat:
         if self._loss_then is None:
             self._loss_then = loss
         fell = 0 < loss < self._again_below * self._loss_then
-        suggested = step - self._looked_at >= SUSPICION_EVERY - 1 and any(
-            n in SUGGESTED_BY for n in open_findings
-        )
+        suggested = SUGGESTED_BY in open_findings and step - self._looked_at >= SUSPICION_EVERY - 1
         if (fell or suggested) and step > self._looked_at:
             self._wanted = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, f"_{name}") for name in STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in STATE:
+            setattr(self, f"_{name}", state[name])
+
+
+STATE = ("tries", "told", "looked_at", "loss_then", "wanted")
