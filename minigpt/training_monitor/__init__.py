@@ -11,16 +11,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from minigpt.training_monitor.action import SkipUpdate, Stop
     from minigpt.training_monitor.config import MonitorConfig
+    from minigpt.training_monitor.facade import LoopMonitor
     from minigpt.training_monitor.grad_flow import check_grad_flow
     from minigpt.training_monitor.monitor import TrainingMonitor
     from minigpt.training_monitor.signals import StepSignals
 
-__all__ = ["MonitorConfig", "StepSignals", "TrainingMonitor", "check_grad_flow"]
+__all__ = [
+    "LoopMonitor",
+    "MonitorConfig",
+    "SkipUpdate",
+    "StepSignals",
+    "Stop",
+    "TrainingMonitor",
+    "check_grad_flow",
+]
 
 _HOMES = {
+    "LoopMonitor": "facade",
     "MonitorConfig": "config",
+    "SkipUpdate": "action",
     "StepSignals": "signals",
+    "Stop": "action",
     "TrainingMonitor": "monitor",
     "check_grad_flow": "grad_flow",
 }
