@@ -338,6 +338,21 @@ def test_argument_s_graph_is_not_kept_alive_and_parts_stand_in_for_an_uncalled_m
     assert number_of_hooks(whole) == 0
 
 
+def test_arguments_of_any_kind_do_no_harm() -> None:
+    class Strange:
+        def values(self) -> Any:
+            raise RuntimeError("not for you")
+
+    class Takes(nn.Linear):
+        def forward(self, x: Tensor, *others: Any) -> Tensor:
+            return super().forward(x) * torch.nan
+
+    model, sparse = Takes(2, 2), torch.eye(2).to_sparse()
+    found = told(model, lambda: model(torch.ones(1, 2), Strange(), sparse).sum())
+    assert "module" not in found
+    assert told(model, lambda: model(torch.ones(1, 2), None, "x", {1: [2]}).sum())["phase"] == "forward"
+
+
 def test_wrapped_model_is_done_again_without_a_word_to_the_other_ranks(tmp_path: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:

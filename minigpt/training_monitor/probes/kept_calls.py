@@ -82,6 +82,19 @@ class KeptCalls:
         self.made += 1
         if not self._most:
             return
+        try:
+            self._keep(module, arguments, named, device, copies)
+        except Exception:  # arguments of a kind that cannot be kept: the call itself must not suffer
+            return
+
+    def _keep(
+        self,
+        module: nn.Module,
+        arguments: tuple[Any, ...],
+        named: Mapping[str, Any],
+        device: torch.device,
+        copies: Copies,
+    ) -> None:
         given = _tensors(arguments, named)
         for tensor in given:
             if tensor.grad_fn is not None:
@@ -102,9 +115,11 @@ class KeptCalls:
             (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)),
             module.training,
         )
-        self._calls.append(call)
+        size = 0
         for tensor in given:
-            self._bytes += tensor.nbytes
+            size += tensor.nbytes
+        self._calls.append(call)
+        self._bytes += size
         if len(self._calls) > self._most or self._bytes > self._most_bytes:
             self._drop()
 

@@ -1,7 +1,7 @@
 """Looks whether the model of anybody's loop sees the future, where that model is a causal language model."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -44,15 +44,17 @@ class LoopCausality:
     def hear(self, output: Any) -> None:
         """Its output: the gradient that it will get says what the loss asks for. Only listened to, not changed."""
         ids, self._ids = self._ids, None
-        logits = logits_in(output)
-        if ids is None or logits is None or logits.ndim != 3 or logits.shape[:2] != ids.shape:
+        logits = logits_in(output) if ids is not None else None
+        if ids is None or logits is None or logits.grad_fn is None:
             return
-        if logits.grad_fn is not None and not logits.is_sparse:
+        if logits.ndim != 3 or logits.shape[:2] != ids.shape:
+            return
 
-            def listen(gradient: Tensor) -> None:
+        def listen(gradient: Tensor) -> None:
+            with suppress(Exception):  # this is within somebody's backward
                 self._heard.append((ids[:LISTENED_TO], targets_of(gradient.detach()[:LISTENED_TO])))
 
-            logits.register_hook(listen)  # type: ignore[no-untyped-call]
+        logits.register_hook(listen)  # type: ignore[no-untyped-call]
 
     def measure(self, call: KeptCall | None, given: Pair | None) -> Tensor | None:
         """See influence_of_the_last; NaN or None where it cannot be told, or the model is no causal language model.
