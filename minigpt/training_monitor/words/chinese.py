@@ -57,7 +57,7 @@ SEEN: dict[str, str] = {
     "phase.not reproduced": "重跑时未再现",
     "also.module_input_max": "其输入最大为 {module_input_max}",
     "also.micro_batch": "位于第 {micro_batch}/{micro_batches} 个微批次",
-    "also.row": "仅出现在批次的第 {row} 条序列中，其开头词元为 {token_head}",
+    "also.row": "仅出现在批次的第 {row} 条序列（从 0 起）中，其开头词元为 {token_head}",
     "also.rerun": "{rerun}",
     "rerun.after_model": "重新执行后模型的输出全部有限：它产生于模型之后的损失计算",
     "rerun.backward_finite": "重新执行后模型前向与反向均有限：它产生于模型之后",
