@@ -22,19 +22,20 @@ class CausalityLooks:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._reads: DeferredRead[int] = DeferredRead()
+        self._reads: DeferredRead[int] = DeferredRead(run.reads_late)
         self._ready: dict[int, float] = {}
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: look, if that is due."""
-        monitor, step = self._run.monitor, self._run.position.step + 1
-        if monitor.causality_is_due:
-            monitor.causality.note_look(step)
+        step = self._run.position.step + 1
+        if self._run.monitor.causality_is_due(step):
             self._keep(self._reads.push(step, self._look(batches)))
 
     def influence_of(self, step: int) -> float | None:
         """What was seen at this step; None: it was not looked."""
-        if step not in self._ready:
+        coming = self._reads.under_way
+        # What a later step sent for has only just left: reading it would wait for the device.
+        if coming is not None and coming <= step:
             self._keep(self._reads.drain())
         found = self._ready.pop(step, None)
         return None if found is None or found != found else found  # NaN: it could not be told

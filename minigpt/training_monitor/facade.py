@@ -76,7 +76,7 @@ class LoopMonitor:
         self.step_number = start_step
         self._probe = LoopProbe(model, optimizers, scaler, _kept_calls(self.monitor.config))
         self._rerun = Rerun(model)
-        self._probe.check_causality(self.monitor.causality_is_due)
+        self._probe.check_causality(self.monitor.causality_is_due(start_step + 1))
         looks = self.monitor.config.enabled and bool(self.monitor.config.look_every_steps)
         self._looks = LoopLooks(model, self._look_is_due if looks else None, late)
         self._looks.expect(start_step + 1)
@@ -108,10 +108,8 @@ class LoopMonitor:
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)
         scheduled = self._scheduled_lr(self.step_number) if self._scheduled_lr else None
         known = (self.step_number, scheduled, self._lap(), measurement)
-        if self.monitor.causality_is_due:
-            self.monitor.causality.note_look(self.step_number)
         action = self._judge(self._reads.push(known, measurement.vector))
-        self._probe.check_causality(self.monitor.causality_is_due)
+        self._probe.check_causality(self.monitor.causality_is_due(self.step_number + 1))
         return self._heeded(action)
 
     def declare_change(self, text: str = "") -> None:
@@ -149,6 +147,7 @@ class LoopMonitor:
         # It has seen the first steps: what it could not judge in a run half-way through, it can.
         self.monitor = TrainingMonitor(self.monitor.config, facts=replace(self._facts, resumed=False))
         self.monitor.load_state_dict(state["monitor"])
+        self._probe.check_causality(self.monitor.causality_is_due(self.step_number + 1))
 
     def _look_is_due(self, step: int) -> bool:
         # Not bound to one monitor: a restored state brings a new one.

@@ -69,7 +69,7 @@ class TrainingMonitor:
         self._suspicion = Suspicion(MERGE_STEPS)
         self._open: dict[str, str] = {}
         self._told: dict[str, Diagnosis] = {}
-        self.causality = CausalityBeat(self.config.future_leak.again_below)
+        self._causality = CausalityBeat(self.config.future_leak.again_below)
 
     @property
     def open_findings(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class TrainingMonitor:
         for detector in self._detectors.values():
             found += detector.observe(signals)
         self._movements.add(signals)
-        self.causality.note(signals.step, signals.loss, signals.future_influence, self._open)
+        self._causality.note(signals.step, signals.loss, signals.future_influence, self._open)
         action = self._policy.decide(signals, found) if self.config.enabled else Continue()
         if not found and isinstance(action, Continue):
             self._suspicion.note(signals.step, self._incidents.youngest)
@@ -148,10 +148,9 @@ class TrainingMonitor:
         lasting = [told for told in members if told.finding.status == "sustained"]
         return min(lasting or [self._told[cause]], key=lambda told: rank(told.finding.name)).lines()
 
-    @property
-    def causality_is_due(self) -> bool:
-        """Whether to look, in the coming step, if the model sees the future: say so with `causality.note_look`."""
-        return self.config.enabled and self.config.check_causality and self.causality.is_due
+    def causality_is_due(self, step: int) -> bool:
+        """Whether to look, in this step, if the model sees the future."""
+        return self.config.enabled and self.config.check_causality and self._causality.is_due(step)
 
     def look_is_due(self, step: int) -> bool:
         """Whether step's forward deserves a closer look: on a slow beat, and sooner while something is suspected."""
@@ -183,7 +182,7 @@ class TrainingMonitor:
             "movements": self._movements.state_dict(),
             "suspicion": self._suspicion.state_dict(),
             "open": dict(self._open),
-            "causality": self.causality.state_dict(),
+            "causality": self._causality.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -197,7 +196,7 @@ class TrainingMonitor:
         self._suspicion.load_state_dict(state.get("suspicion", []))
         self._open = dict(state["open"])
         if "causality" in state:  # an older state has none
-            self.causality.load_state_dict(state["causality"])
+            self._causality.load_state_dict(state["causality"])
 
 
 def _enriched(finding: Finding, more: Evidence) -> Finding:

@@ -2,7 +2,8 @@
 
 # B batch, T time, V vocabulary
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Container
 from typing import Any
 
 import pytest
@@ -323,28 +324,43 @@ def test_shifted_targets_are_told_from_copies_and_from_a_few() -> None:
     assert not predicts_the_next(inputs, shifted.where(torch.arange(10) < 3, -100))
 
 
-def test_beat_is_due_at_first_then_with_a_falling_loss_and_on_suspicion() -> None:
-    beat, looks = CausalityBeat(0.7), []
+def looks_of(beat: CausalityBeat, *, late: bool, saved_at: Container[int] = ()) -> list[int]:
+    """Steps at which a run looks whose loss falls and is once too good to be true; read at once, or one step late."""
+    looks: list[int] = []
+    under_way: list[tuple[int, float, float | None, list[str]]] = []
     for step in range(1, 201):
-        if beat.is_due:
-            beat.note_look(step)
+        if beat.is_due(step):
             looks.append(step)
-        beat.note(
-            step,
-            4.0 * 0.99**step,
-            0.0 if step in looks else None,
-            ["loss_collapse"] if 150 < step < 175 else [],
-        )
-    assert looks[:3] == [1, 38, 75]
-    assert [step for step in looks if 150 <= step <= 175] == [159, 169]
+        suspected = ["loss_collapse"] if 150 < step < 175 else []
+        under_way.append((step, 4.0 * 0.99**step, 0.0 if step in looks else None, suspected))
+        while len(under_way) > (late and step not in saved_at):
+            beat.note(*under_way.pop(0))
+        if step in saved_at:
+            state, beat = json.loads(json.dumps(beat.state_dict())), CausalityBeat(0.7)
+            beat.load_state_dict(state)
+    return looks
+
+
+def test_beat_is_due_at_first_then_with_a_falling_loss_and_on_suspicion() -> None:
+    looks = looks_of(CausalityBeat(0.7), late=False)
+    assert looks[:3] == [1, 39, 77]
+    assert [step for step in looks if 150 <= step <= 177] == [153, 165, 177]
+
+
+def test_beat_gives_up_a_model_that_cannot_be_judged() -> None:
     never = CausalityBeat(0.7)
     tried = []
     for step in range(1, 20):
-        if never.is_due:
-            never.note_look(step)
+        if never.is_due(step):
             tried.append(step)
         never.note(step, float("nan"), None, [])
-    assert tried == [1, 2, 3]
+    assert tried == [1, 3, 5]
+
+
+@pytest.mark.parametrize("saved_at", [(), (1, 2, 3), (37, 38, 39, 40), tuple(range(150, 180))])
+def test_beat_is_the_same_when_read_late_and_when_saved_on_the_way(saved_at: tuple[int, ...]) -> None:
+    expected = looks_of(CausalityBeat(0.7), late=False)
+    assert looks_of(CausalityBeat(0.7), late=True, saved_at=saved_at) == expected
 
 
 def test_rule_speaks_at_once_ends_with_a_clean_look_and_resumes_exactly() -> None:
