@@ -70,6 +70,7 @@ SERIES: dict[str, tuple[str, Callable[[], list[StepSignals]]]] = {
     # finding -> (rule, series)
     "nan_loss": ("non_finite", lambda: at_once(lambda step: {"loss": math.nan})),
     "non_finite_gradient": ("non_finite", lambda: at_once(lambda step: {"grad_norm": math.inf})),
+    "future_leak": ("future_leak", lambda: at_once(lambda step: {"future_influence": 0.02})),
     "overflow_streak": ("fp16", lambda: overflowing(65536.0)),
     "scale_collapse": ("fp16", lambda: at_once(lambda step: {"scaler_scale": 0.5})),
     "gradient_underflow": ("fp16", lambda: list(map(flushed, map(healthy_step, range(1, 100))))),
