@@ -90,7 +90,10 @@ class Forensics:
         return self._looks.look_of(step)
 
     def examine(self, signals: StepSignals, finding: Finding) -> Evidence:
-        """Who made the first NaN of an incident, from which text, and where its crash bundle lies."""
+        """Who made the first NaN of an incident, from which text, and where its crash bundle lies; the worst text of a
+        batch that has lost its variety."""
+        if finding.name == "degenerate_batch" and finding.evidence.get("trigger") != "targets":
+            return self._monotonous(signals)
         if finding.name not in NUMBERS or finding.status not in ("suspected", "sustained"):
             return {}
         told_at, evidence = self._told.get(finding.name, (0, {}))
@@ -107,6 +110,21 @@ class Forensics:
             evidence = {**evidence, "bundle": str(path)}
         self._told[finding.name] = (signals.step, evidence)
         return evidence
+
+    def _monotonous(self, signals: StepSignals) -> Evidence:
+        """The text with the fewest different tokens in this rank's batch."""
+        batches = [each.batches.micro_batches for each in self._began if each.step == signals.step]
+        rows = [
+            (len(inputs_T.unique()), batch, row)
+            for micro_batches in batches
+            for batch in micro_batches
+            for row, inputs_T in enumerate(batch.inputs_BT)
+        ]
+        if not rows:
+            return {}
+        _, batch, row = min(rows, key=lambda each: each[0])
+        passage = passage_of(self._run, batch, row)
+        return {"document": passage.document, "offset": passage.offset} if passage.document else {}
 
     def keep_step(self, signals: StepSignals, cause: str) -> None:
         """A crash bundle of a step that ended the run for another reason than NaN."""

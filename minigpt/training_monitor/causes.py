@@ -75,6 +75,8 @@ def _own_trigger(case: Circumstances) -> list[Cause]:
     if case.evidence("initial_loss", "trigger") == "uneven":
         ratio = float(case.evidence("initial_loss", "ratio") or 0.0)
         causes.append(Cause("bad_initialization" if ratio > 1 else "initialized_too_small", 8.5))
+    if case.evidence("initial_loss", "trigger") == "large":
+        causes.append(Cause("initialized_too_large", 8.5))
     if case.any_of("gradient_scale_shift") and _carry_the_scale(case):
         causes.append(Cause("gradients_still_scaled", 9))
     if case.evidence("overflow_streak", "trigger") == "at one scale":
@@ -154,8 +156,10 @@ def _data(case: Circumstances) -> list[Cause]:
 
 def _norms(case: Circumstances) -> list[Cause]:
     """Gradients that grow and nothing else known."""
-    if case.any_of("gradient_exploding", "clip_saturation"):
+    if case.any_of("gradient_exploding"):
         return [Cause("updates_too_large", 1.5)]
+    if case.any_of("clip_saturation"):
+        return [Cause("clip_too_low", 1.5)]
     return [] if case.findings and set(case.findings) - {"loss_spike"} else [Cause("unusual_batch", 1.0)]
 
 

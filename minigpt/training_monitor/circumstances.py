@@ -32,6 +32,8 @@ class Circumstances:
 
     latest: Mapping[str, float] = field(default_factory=dict)
     """The newest known value of each quantity."""
+    earliest: Mapping[str, float] = field(default_factory=dict)
+    """The oldest value of each quantity that is still remembered."""
     consequences: frozenset[str] = frozenset()
     """Findings that came clearly after one that explains them."""
     told: "Cause | None" = None

@@ -119,6 +119,7 @@ class TrainingMonitor:
             opened_at=case.opened_at,
             steady=steady,
             latest=self._movements.latest(),
+            earliest=self._movements.earliest(),
             consequences=frozenset(name for name, member in case.members.items() if case.follows(member)),
             told=None if case.cause is None else Cause.from_dict(case.cause),
         )

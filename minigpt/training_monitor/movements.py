@@ -94,6 +94,14 @@ class Movements:
             found |= {name: value for name, value in zip(QUANTITIES, row[1:], strict=True) if isfinite(value)}
         return found
 
+    def earliest(self) -> dict[str, float]:
+        """The oldest remembered value of each quantity."""
+        found: dict[str, float] = {}
+        for row in list(self._rows)[:5]:
+            known = {name: value for name, value in zip(QUANTITIES, row[1:], strict=True) if isfinite(value)}
+            found = known | found
+        return found
+
     def jump(self, name: str, opened_at: int, factor: float) -> Movement | None:
         """The largest change of a quantity from one step to the next within 20 steps before `opened_at`, if at
         least `factor` times up or down: a ramp is no jump."""

@@ -1,6 +1,7 @@
 """What the learning rate and the size of the updates explain: of trouble, and of standing still."""
 
 from minigpt.training_monitor.circumstances import Cause, Circumstances, Reason, Values
+from minigpt.training_monitor.usual import SWAMPED, TINY_UPDATE_RATIO, USUAL_EPS
 
 WILD_UPDATE_RATIO = 0.3
 """||update|| / ||weights|| that no healthy training shows: NaN after it needs no other cause."""
@@ -56,6 +57,7 @@ def _without_a_jump(case: Circumstances) -> list[Cause]:
         reason: Reason = ("because.no_warmup", {"warmup_steps": case.facts.warmup_steps})
         # Too short a warm-up shows in the updates before it shows in the loss.
         against = UPDATES_AS_EVER if _updates_as_ever(case) and not high else 0.0
+        against += 1.0 if ratio > SWAMPED else 0.0  # no warm-up makes such a rate a good one
         causes.append(Cause("warmup_too_short", max(weight + 0.5 - against, 0.5), (reason,)))
     lr = case.moved.get("lr")
     falls = lr is not None and not lr.rose  # a schedule on its way down
@@ -90,6 +92,9 @@ def causes_of_stillness(case: Circumstances) -> list[Cause]:
     if not case.any_of("gradient_vanishing", "loss_plateau", "update_ratio_low"):
         return []
     causes = [Cause("backward_fades", 3)] if case.any_of("gradient_vanishing") else []
+    rms, eps = case.evidence("gradient_vanishing", "rms"), case.facts.adam_eps
+    if rms is not None and eps is not None and eps > USUAL_EPS and float(rms) > 3 * USUAL_EPS:
+        return [Cause("eps_too_large", 6, (("because.eps", {"value": float(rms), "eps": eps}),))]
     jump = case.lr_jump
     lr = case.moved.get("lr")
     if (lr is not None and lr.ratio < 0.1) or (jump is not None and not jump.rose):
@@ -105,5 +110,8 @@ def causes_of_stillness(case: Circumstances) -> list[Cause]:
     if case.any_of("update_ratio_low") and not causes:
         causes.append(Cause("optimizer_state_stale", 3.5, (("because.updates_alone", {}),)))
     if case.any_of("loss_plateau"):
+        ratio = case.latest.get("update_ratio", 0.0)
+        if not causes and 0.0 < ratio < TINY_UPDATE_RATIO:
+            return [Cause("learning_rate_too_low", 3.0, (("because.update_size", {"value": ratio}),))]
         causes.append(Cause("not_learning", 2.5))
     return causes

@@ -5,24 +5,29 @@ import re
 from minigpt.training_monitor.circumstances import Circumstances
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.run_facts import RunFacts
+from minigpt.training_monitor.usual import (
+    SWAMPED,
+    TINY_UPDATE_RATIO,
+    USUAL_EPS,
+    USUAL_UPDATE_RATIO,
+    USUAL_WEIGHT_DECAY,
+)
 from minigpt.training_monitor.words.tables import Words
-
-USUAL_UPDATE_RATIO = 0.015
-"""||update|| / ||weights|| of a matrix in healthy runs with AdamW: .003 to .02 around the peak of the rate."""
-USUAL_WEIGHT_DECAY = 0.1
 
 
 def remedies_for(causes: list[str], finding: Finding, case: Circumstances, words: Words) -> tuple[str, ...]:
     """What to try, with the exact --set where the run's own numbers are known; most for the likeliest cause."""
     facts = case.facts
     lower = _lower_rate(finding, case)
-    higher = facts.learning_rate * 3 if facts.learning_rate else None
+    higher = _higher_rate(case)
     clip = facts.max_grad_norm / 2 if facts.max_grad_norm else 1.0
     known = {
         "lower_lr": f"{lower:g}" if lower else words["half_lr"],
         "higher_lr": f"{higher:g}" if higher else "...",
         "lower_decay": f"{_lower_decay(facts):g}",
         "clip": f"{clip:g}",
+        "fitting_clip": f"{_fitting_clip(case) or 1.0:g}",
+        "lower_eps": f"{_lower_eps(finding):g}",
         "longer_warmup": str(max(2 * facts.warmup_steps, 100)),
         "lower_floor": f"{float(finding.evidence.get('floor', 1e-6)) / 100:g}",
     }
@@ -44,8 +49,41 @@ def _lower_rate(finding: Finding, case: Circumstances) -> float | None:
         ratio = max(ratio, float(finding.evidence.get("value", 0.0)))
     if lr is None or ratio < 10 * USUAL_UPDATE_RATIO:
         return half
-    rate = min(half, lr * USUAL_UPDATE_RATIO / ratio)
-    return float(f"{rate:.1g}") or rate
+    if ratio > SWAMPED:
+        ratio *= max(1.0, _growth(case, "weight_norm"))
+    return min(half, _rounded(lr * USUAL_UPDATE_RATIO / ratio))
+
+
+def _higher_rate(case: Circumstances) -> float | None:
+    """A learning rate to try: the one that brings updates of a known, tiny size up to a usual one, else three times."""
+    if not case.facts.learning_rate:
+        return None
+    lr, ratio = case.latest.get("lr"), case.latest.get("update_ratio", 0.0)
+    if lr is None or not 0.0 < ratio < TINY_UPDATE_RATIO:
+        return case.facts.learning_rate * 3
+    return max(case.facts.learning_rate * 3, _rounded(lr * USUAL_UPDATE_RATIO / ratio))
+
+
+def _growth(case: Circumstances, quantity: str) -> float:
+    """How many times its oldest remembered value a quantity is now; 1 where that is not known."""
+    before, now = case.earliest.get(quantity, 0.0), case.latest.get(quantity, 0.0)
+    return now / before if before > 0 and now > 0 else 1.0
+
+
+def _fitting_clip(case: Circumstances) -> float | None:
+    """A max_grad_norm that only outliers exceed: twice the usual norm."""
+    ratio, limit = case.evidence("clip_saturation", "ratio"), case.evidence("clip_saturation", "threshold")
+    return _rounded(2.0 * float(ratio) * float(limit)) if ratio and limit else None
+
+
+def _lower_eps(finding: Finding) -> float:
+    """An eps to try: the usual one, or a hundredth of gradients that are smaller than that."""
+    rms = float(finding.evidence.get("rms", 1.0))
+    return USUAL_EPS if rms > 100 * USUAL_EPS else _rounded(rms / 100)
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.1g}") or number
 
 
 def _lower_decay(facts: RunFacts) -> float:

@@ -38,6 +38,18 @@ def test_initial_loss_interrupts_when_weights_are_far_too_small() -> None:
     assert findings[-1].evidence["weight_rms"] == pytest.approx(1e-5)
 
 
+def test_initial_loss_interrupts_when_weights_are_far_too_large_and_a_norm_hides_it() -> None:
+    findings = first(1.05 * EXPECTED, rms=1.0)
+    assert findings[-1].interrupts
+    assert findings[-1].evidence["gain"] == pytest.approx(8)
+    assert first(1.05 * EXPECTED, rms=0.125) == []  # a gain of 1: Xavier's
+    assert first(0.7 * EXPECTED, rms=1.0) == []  # somebody has trained it
+    assert (
+        first(1.05 * EXPECTED, InitialLoss(InitialLossConfig(max_weight_gain=None), 1000, False), rms=1.0)
+        == []
+    )
+
+
 def test_initial_loss_is_silent_when_it_is_about_right_or_an_output_starts_at_zero() -> None:
     assert first(1.1 * EXPECTED) == []
     assert first(EXPECTED) == []

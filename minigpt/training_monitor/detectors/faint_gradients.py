@@ -1,6 +1,5 @@
 """Gradients so small that Adam's eps rules their updates: below it Adam is no longer scale-free."""
 
-from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -47,7 +46,7 @@ class FaintGradients:
         self._since = self._since or signals.step
         if signals.step - self._since + 1 < self._steps:
             return []
-        evidence = _evidence(signals, parameters.facts.names, faint, total, self._threshold)
+        evidence = _evidence(signals, parameters.facts, faint, total, self._threshold)
         findings = self._incident.bad(signals.step, evidence)
         return findings + (
             self._incident.sustain(signals.step, evidence) if signals.step >= first_step else []
@@ -84,14 +83,17 @@ class FaintGradients:
 
 
 def _evidence(
-    signals: StepSignals, names: Sequence[str], faint: list[int], total: int, threshold: float
+    signals: StepSignals, facts: ParameterFacts, faint: list[int], total: int, threshold: float
 ) -> dict[str, float | int | str]:
+    assert signals.parameters is not None
+    norms = signals.parameters.grad_norms
     return {
         "value": signals.grad_norm,
         "floor": threshold,
         "loss": signals.loss,
         "trigger": "eps",
-        "parameter": names[faint[0]],
+        "rms": max((norms[index] or 0.0) / sqrt(facts.sizes[index]) for index in faint),
+        "parameter": facts.names[faint[0]],
         "count": len(faint),
         "of": total,
     }

@@ -31,6 +31,9 @@ class InitialLossConfig:
     uneven_ratio: float = 10.0
     """A matrix whose first weights are so many times larger or smaller than those of its like in the other layers
     interrupts. Scales that go gradually with depth, and matrices of zeros, are chosen."""
+    max_weight_gain: float | None = 4.0
+    """A model that knows nothing, and whose typical matrix makes what it is given more than so many times as large,
+    interrupts: the weights are too large. Xavier's and He's initializations and 0.02 give 0.1 to 1.5. null: never."""
     last_step: int = 3
     """The first loss must come by this step to count as one."""
 
@@ -40,11 +43,15 @@ class InitialLossConfig:
         require(0 <= self.min_ratio < 1, f"{rule}.min_ratio", self.min_ratio, "at least 0, below 1")
         require(self.min_weight_rms >= 0, f"{rule}.min_weight_rms", self.min_weight_rms, ">= 0")
         require(self.uneven_ratio > 1, f"{rule}.uneven_ratio", self.uneven_ratio, "> 1")
+        if self.max_weight_gain is not None:
+            require(self.max_weight_gain > 1, f"{rule}.max_weight_gain", self.max_weight_gain, "> 1")
         require(self.last_step >= 1, f"{rule}.last_step", self.last_step, ">= 1")
 
 
 EXACTLY = 1e-3
 """Relative difference from ln(vocab_size) within which a loss is that of a constant output."""
+KNOWS_NOTHING = 0.95
+"""A first loss above this fraction of ln(vocab_size) is that of a model which nobody has trained."""
 SMALLEST_MATRIX = 256
 """Elements; smaller parameters are vectors."""
 
@@ -85,9 +92,12 @@ class InitialLoss:
             return findings + self._incident.sustain(signals.step, evidence)
         if ratio < self._config.min_ratio:
             return self._incident.bad(signals.step, evidence)
-        if abs(ratio - 1) < EXACTLY:
-            return self._tiny_weights(signals, evidence)
-        return []
+        wrong = self._wrong_weights(signals, ratio)
+        if not wrong:
+            return []
+        evidence = {**evidence, **wrong}
+        findings = self._incident.bad(signals.step, evidence)
+        return findings + self._incident.sustain(signals.step, evidence)
 
     def _uneven_weights(self, signals: StepSignals) -> list[Finding]:
         evidence = uneven_weights(signals.parameters, self._config.uneven_ratio)
@@ -97,13 +107,18 @@ class InitialLoss:
         findings = self._incident.bad(signals.step, evidence)
         return findings + self._incident.sustain(signals.step, evidence)
 
-    def _tiny_weights(self, signals: StepSignals, evidence: Evidence) -> list[Finding]:
-        sizes = sorted(_matrix_rms(signals))
-        if not sizes or (typical := median(sizes)) >= self._config.min_weight_rms:
-            return []
-        evidence = {**evidence, "weight_rms": typical, "threshold": self._config.min_weight_rms}
-        findings = self._incident.bad(signals.step, evidence)
-        return findings + self._incident.sustain(signals.step, evidence)
+    def _wrong_weights(self, signals: StepSignals, ratio: float) -> Evidence:
+        """What the first loss does not show, a last norm having hidden it; {}: the weights are of a usual size."""
+        matrices = list(_matrices(signals))
+        if not matrices:
+            return {}
+        rms, gain = median([rms for rms, _ in matrices]), median([gain for _, gain in matrices])
+        if abs(ratio - 1) < EXACTLY and rms < self._config.min_weight_rms:
+            return {"trigger": "weights", "weight_rms": rms, "threshold": self._config.min_weight_rms}
+        highest = self._config.max_weight_gain
+        if highest is not None and ratio > KNOWS_NOTHING and len(matrices) >= 4 and gain > highest:
+            return {"trigger": "large", "gain": gain, "threshold": highest}
+        return {}
 
     def rebase(self) -> None:
         """The first loss stays the first."""
@@ -116,12 +131,15 @@ class InitialLoss:
         self._incident.load_state_dict(state["incident"])
 
 
-def _matrix_rms(signals: StepSignals) -> Iterator[float]:
-    """Root mean square of each trainable matrix that is not zero (output projections may start at zero)."""
+def _matrices(signals: StepSignals) -> Iterator[tuple[float, float]]:
+    """Root mean square, and gain on random input, of each trainable matrix that is not zero (output projections may
+    start at zero). The gain is rms x sqrt(inputs); of n elements, sqrt(n) stands for the number of inputs.
+    """
     parameters = signals.parameters
     if parameters is None or parameters.weight_norms is None:
         return
     facts = parameters.facts
     for norm, size, trains in zip(parameters.weight_norms, facts.sizes, facts.trainable, strict=True):
         if trains and size >= SMALLEST_MATRIX and norm > 0.0 and isfinite(norm):
-            yield norm / sqrt(size)
+            rms = norm / sqrt(size)
+            yield rms, rms * size**0.25

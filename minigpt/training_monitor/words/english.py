@@ -35,6 +35,7 @@ LABELS: dict[str, str] = {
     "because.lr_fell": "the learning rate went from {before} to {after} from step {since} on",
     "because.no_warmup": "warm-up is {warmup_steps} steps",
     "because.update_size": "the last updates were {value} of the size of the weights",
+    "because.eps": "gradients have a root mean square of at most {value}, eps is {eps}",
     "because.updates_alone": "the updates changed, the learning rate did not",
     "because.loss_alone": "learning rate, updates and make-up of the data are as before",
     "because.group": "{group} rose far more than the rest",
@@ -74,6 +75,10 @@ SEEN: dict[str, str] = {
     "overflow_streak.seen.at one scale": "fp16 gradients overflowed {count} times and the scale stayed {scaler_scale}",
     "degenerate_batch.seen.tokens": "a whole batch is one and the same token",
     "degenerate_batch.seen.targets": "only {value} of the targets count, the rest is masked|usual {normal}",
+    "degenerate_batch.document": "the most monotonous text is {document} from its token {offset} on",
+    "gradient_vanishing.seen.eps": "gradients of {count} of {of} parameters are below {floor}: too small for "
+    "Adam's eps|loss {loss}",
+    "initial_loss.seen.large": "the weights are huge: a typical matrix makes what it is given {gain} times as large",
     "initial_loss.seen.weights": "the weights are tiny: matrices have a root mean square of {weight_rms}",
     "frozen_parameter.seen.coarse": "an update moves only {value} of the weights|{count} of {of} matrices|"
     "learning rate {lr}",
@@ -167,6 +172,11 @@ CAUSES: dict[str, str] = {
     "warmup_too_short": "the learning rate rises too fast: warm-up is too short",
     "optimizer_state_stale": "the updates do not fit the gradients any more: a stale second moment, or one group's own "
     "learning rate",
+    "learning_rate_too_low": "the learning rate is too low: the weights hardly move",
+    "clip_too_low": "max_grad_norm is far below the gradients of this run: clipping decides the size of every update",
+    "eps_too_large": "Adam's eps is larger than the gradients and damps every update",
+    "initialized_too_large": "the initial weights are far too large: attention starts one-hot, and every layer drowns "
+    "the one before",
     "initialized_too_small": "the initial weights are far too small: no layer passes anything on",
     "scaler_stuck": "the scaler does not lower its scale: scaler.update() is not called, or its result is undone",
     "objective_changed": "the loss is driven up, not down: a wrong sign, another objective, or targets that mean "
@@ -222,7 +232,8 @@ REMEDIES: dict[str, str] = {
     "look for detach(), .data, no_grad and .item() on the way to the loss",
     "gradients_still_scaled": "call scaler.unscale_(optimizer) after backward, before clipping and the monitor's step",
     "update_too_small_for_precision": "keep fp32 master weights (autocast instead of model.bfloat16())",
-    "learning_rate_zero": "check schedule and length: --set training.max_steps=..., --set schedule.min_lr_ratio=0.1",
+    "learning_rate_zero": "let the schedule end higher: --set schedule.min_lr_ratio=0.1\n"
+    "look at its kind and at max_steps: it may end before the training does",
     "step_not_called": "call optimizer.step() (scaler.step(optimizer)) once a step",
     "learning_rate_jump": "find what sets the rate; go back to before it: --resume healthy",
     "learning_rate_too_high": "lower the learning rate: --set optimizer.learning_rate={lower_lr}\n"
@@ -232,6 +243,10 @@ REMEDIES: dict[str, str] = {
     "lower the learning rate: --set optimizer.learning_rate={lower_lr}",
     "optimizer_state_stale": "look at each parameter group's lr\n"
     "let the second moment forget faster: --set optimizer.betas=[0.9,0.95]",
+    "learning_rate_too_low": "raise it: --set optimizer.learning_rate={higher_lr}",
+    "clip_too_low": "clip only outliers: --set training.max_grad_norm={fitting_clip}",
+    "eps_too_large": "lower it: --set optimizer.eps={lower_eps}",
+    "initialized_too_large": "initialise with a standard deviation of about 0.02: --set model.init_std=0.02",
     "initialized_too_small": "initialise with a standard deviation of about 0.02: --set model.init_std=0.02",
     "scaler_stuck": "call scaler.update() after scaler.step(optimizer), once a step",
     "backward_fades": "look which parameters get no gradient: --set training.check_grad_flow=true\n"
