@@ -46,3 +46,9 @@ def test_train_refuses_an_unknown_preset_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "did you mean small?" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_follow_advice_names_its_stories_when_it_has_none_of_that_name(tmp_path: Path) -> None:
+    done = script("follow_advice.py", "--stories", "earthquake", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no such story; there are: learning rate x 300; " in done.stderr

@@ -94,6 +94,8 @@ def drill(
         recorded_only=recorded_only,
         processes=processes or os.cpu_count() or 1,
     )
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)  # or say now that it cannot be, not after the trainings
     score = run_drill(choice, _progress)
     typer.echo(markdown(score), nl=False)
     if output is not None:

@@ -56,6 +56,8 @@ def _named(case: Circumstances) -> list[Cause]:
     names = set(case.findings)
     if case.evidence("learning_rate_mismatch", "scheduled_lr") is None:
         names.discard("learning_rate_mismatch")  # no schedule known: only a jump, see _learning_rate
+    if case.evidence("initial_loss", "trigger") in ("large", "weights"):
+        names.discard("initial_loss")  # see _own_trigger
     late = case.consequences | {
         name for name in names & GROWTH if case.findings[name].opened_at > case.opened_at + GROWS_AFTER
     }

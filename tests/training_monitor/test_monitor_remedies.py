@@ -61,6 +61,11 @@ def test_remedy_is_the_rate_that_brings_the_updates_down_when_they_replace_the_w
     assert settings(diagnosis)[0] == "optimizer.learning_rate=0.001"
 
 
+def test_remedy_of_huge_weights_has_no_rival_that_says_the_same() -> None:
+    evidence: Evidence = {"value": 5.8, "trigger": "large", "gain": 8.0}
+    assert told("initial_loss", evidence).causes == ("initialized_too_large",)
+
+
 def test_remedy_is_a_warm_up_only_when_it_could_be_enough() -> None:
     causes = [
         told(
@@ -107,7 +112,7 @@ def test_remedy_is_the_usual_eps_when_gradients_would_be_large_enough_for_it() -
     diagnosis = told("gradient_vanishing", evidence, facts)
     assert (diagnosis.causes[0], settings(diagnosis)) == ("eps_too_large", ["optimizer.eps=1e-08"])
     faded: Evidence = {**evidence, "floor": 3e-8, "rms": 1e-10}
-    assert told("gradient_vanishing", faded).causes[0] == "backward_fades"
+    assert told("gradient_vanishing", faded, RunFacts(adam_eps=1e-8)).causes[0] == "backward_fades"
 
 
 def test_movements_remember_the_weights_of_before_when_the_second_update_is_the_first_bad_one() -> None:

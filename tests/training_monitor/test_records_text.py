@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,7 @@ def test_every_tenth_step_is_told_from_a_full_record(tmp_path: Path) -> None:
         ("x.csv", "\x01\x02\n", "x.csv is not a text file; give a CSV"),
         ("x.csv", "step,loss\n", "no step with a loss or a gradient norm in this CSV; give a record"),
         ("model.pt", "PK\x03\x04\0\0", "no training record that can be read"),
+        ("nested.json", "[" * 100_000, "no training record that can be read"),
     ],
 )
 def test_what_is_no_record_is_refused_in_one_line(
@@ -170,6 +172,11 @@ def test_missing_and_empty_paths_are_refused(tmp_path: Path) -> None:
         open_record(tmp_path / "nothing")
     with pytest.raises(UnreadableRecordError, match="is empty: no training record among it"):
         open_record(tmp_path)
+
+
+def test_a_device_is_refused() -> None:
+    with pytest.raises(UnreadableRecordError, match="is neither a file nor a folder"):
+        open_record(Path(os.devnull))
 
 
 def test_fields_of_the_batch_come_back_as_written(tmp_path: Path) -> None:

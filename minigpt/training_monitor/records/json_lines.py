@@ -30,7 +30,7 @@ def find(path: Path) -> Path | None:
         first = file.readline(1 << 20).strip()
     try:
         return path if isinstance(json.loads(first), dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -64,7 +64,7 @@ def _records(path: Path, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError:  # a torn or foreign line
+            except (ValueError, RecursionError):  # a torn or foreign line
                 record = None
             if isinstance(record, dict):
                 yield line_number, record

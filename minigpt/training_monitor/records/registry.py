@@ -50,6 +50,8 @@ def open_record(path: Path, options: Options | None = None) -> Timeline:
         raise UnreadableRecordError(
             f"{path}: there is no such file or folder (from {Path.cwd()}); give {_kinds()}"
         )
+    if not path.is_file() and not path.is_dir():
+        raise UnreadableRecordError(f"{path} is neither a file nor a folder; give {_kinds()}")
     if path.is_file() and not path.stat().st_size:
         raise UnreadableRecordError(f"{path} is empty; give a record of a run that has begun to train")
     runs = (

@@ -195,7 +195,8 @@ REMEDIES: dict[str, str] = {
     "sees_the_future": "检查注意力掩码（is_causal=True），以及其他沿时间混合而没有掩码的运算\n检查目标或掩码移动了几位",
     "batch_repeats": "检查采样器的位置与加载器的恢复",
     "degenerate_data": "查看这些批次的文档并剔除损坏者\n回到出错之前：--resume healthy",
-    "layer_cut_off": "查看哪些参数没有梯度：--set training.check_grad_flow=true",
+    "layer_cut_off": "查看哪些参数没有梯度：--set training.check_grad_flow=true\n"
+    "若梯度很小而非为零，降低学习率：--set optimizer.learning_rate={lower_lr}",
     "units_dead": "降低学习率：--set optimizer.learning_rate={lower_lr}",
     "attention_logits_grow": "限制注意力 logits：--set model.qk_norm=true\n"
     "降低学习率：--set optimizer.learning_rate={lower_lr}",

@@ -216,7 +216,8 @@ REMEDIES: dict[str, str] = {
     "batch_repeats": "check the sampler's position and the loader's resume",
     "degenerate_data": "look at the documents of these batches and drop the broken ones\n"
     "go back to before it: --resume healthy",
-    "layer_cut_off": "see which parameters get no gradient: --set training.check_grad_flow=true",
+    "layer_cut_off": "see which parameters get no gradient: --set training.check_grad_flow=true\n"
+    "if they get little and not none, lower the learning rate: --set optimizer.learning_rate={lower_lr}",
     "units_dead": "lower the learning rate: --set optimizer.learning_rate={lower_lr}",
     "attention_logits_grow": "keep them in bounds: --set model.qk_norm=true\n"
     "lower the learning rate: --set optimizer.learning_rate={lower_lr}",
