@@ -32,5 +32,9 @@ class MissingExtraError(MiniGPTError):
         super().__init__(f"{feature} needs the package {package}: pip install 'minigpt[{extra}]'")
 
 
+class LostRankError(MiniGPTError):
+    """Another rank of this run is gone without a word."""
+
+
 class OtherRankError(MiniGPTError):
     """This rank stops because another had to, which says why: the CLI is silent about it here."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from minigpt.distributed.device import resolve_device
-from minigpt.errors import OtherRankError
+from minigpt.errors import LostRankError, OtherRankError
 
 T = TypeVar("T")
 
@@ -114,5 +114,17 @@ def joined_world(device_name: str) -> Iterator[World]:
     )
     try:
         yield World(rank=rank, size=size, device=device)
+    except RuntimeError as error:
+        if not is_lost_connection(error):
+            raise
+        raise LostRankError(
+            f"rank {rank} lost another rank (killed, out of memory, its machine?) and cannot go on alone; with "
+            "--resume the run repeats the steps since the last checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether gloo says that the other end is gone (nccl says nothing: there torchrun ends the process)."""
+    return "gloo/transport" in str(error)

@@ -73,17 +73,35 @@ def pid_of_rank(launcher: Process, rank: int) -> int:
     raise AssertionError(f"rank {rank} is not among {children}")
 
 
+def wait_for_steps(launcher: Process, metrics: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 5):
+        assert launcher.poll() is None, launcher.stdout and launcher.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the ranks in /proc")
+def test_the_other_rank_says_in_one_line_that_one_was_killed(workshop: Workshop, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    launcher = workshop.start(run_dir, "training.max_steps=1000000", ranks=2)
+    with launcher:
+        wait_for_steps(launcher, run_dir / "metrics.jsonl")
+        os.kill(pid_of_rank(launcher, 1), signal.SIGKILL)
+        printed, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0
+    assert printed.count("error: rank 0 lost another rank") == 1
+    assert "minigpt/cli/main.py" not in printed
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the ranks in /proc")
 def test_all_ranks_save_and_stop_when_one_of_them_is_told_to(workshop: Workshop, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     endless = ("training.max_steps=1000000", "checkpoint.every_steps=1000000", "model.dropout=0.1")
     launcher = workshop.start(run_dir, *endless, ranks=2)
-    metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 60
+    metrics = run_dir / "metrics.jsonl"
     with launcher:
-        while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 5):
-            assert launcher.poll() is None, launcher.stdout and launcher.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_steps(launcher, metrics)
         os.kill(pid_of_rank(launcher, 1), signal.SIGTERM)
         printed, _ = launcher.communicate(timeout=60)
     step = max(checkpoints_by_step(run_dir))
