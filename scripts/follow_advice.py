@@ -154,13 +154,13 @@ def minigpt(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def read_anomaly(printed: str, by: str) -> Told | None:
     """The first anomaly in what a command printed."""
-    found = re.search(r"Anomaly detected at step (\d+): (\w+)((?:\n   .*)*)", printed)
+    found = re.search(r"Anomaly detected at step (\d+): (\w+)((?:\n +.*)*)", printed)
     if found is None:
         return None
     label = WORDS["en"]
 
     def line(key: str) -> str:
-        said = re.search(rf"\n   {label[key]}(.*)", found[3])
+        said = re.search(rf"\n +{label[key]}(.*)", found[3])
         return said[1] if said else ""
 
     return Told(int(found[1]), found[2], line("cause_label"), line("remedy_label"), found[0], by)
