@@ -1,5 +1,6 @@
 """At the first NaN the run says who made it and from which text, and leaves a bundle to do the step again."""
 
+import json
 import math
 from pathlib import Path
 
@@ -223,3 +224,13 @@ def test_reading_says_what_is_wrong_when_it_is_no_bundle(tmp_path: Path) -> None
     torch.save({"kind": "minigpt crash bundle", "format": 1}, tmp_path / "half.pt")
     with pytest.raises(CheckpointError, match="not a whole crash bundle"):
         read_bundle(tmp_path / "half.pt")
+
+
+def test_a_batch_without_variety_is_told_with_its_worst_text(workshop: Workshop, run_dir: Path) -> None:
+    corpus = workshop.folder / "corpus"
+    size = sum(path.stat().st_size for path in corpus.iterdir())
+    (corpus / "blanks.txt").write_text(" " * 4 * size, encoding="utf-8")
+    assert workshop.train(run_dir, "training.tokens_per_step=64", "training.max_steps=40") == 0
+    records = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    texts = [record["text"] for record in records if record.get("name") == "degenerate_batch"]
+    assert "the most monotonous text is blanks.txt from its token " in texts[0]
