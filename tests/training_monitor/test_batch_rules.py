@@ -50,6 +50,14 @@ def test_repeated_batch_interrupts_later_when_there_never_was_another() -> None:
     assert heard(repeated(), series(lambda step: {"hash": 7}))[-1].step == 8
 
 
+def test_repeated_batch_leaves_constant_batches_to_degenerate_batch() -> None:
+    steps = series(
+        lambda step: {"hash": 7, "distinct_tokens": 1, "tokens": 512} if step > 30 else {"hash": step}
+    )
+    assert told(repeated(), steps) == []
+    assert told(degenerate(), steps)[-1].interrupts
+
+
 def test_repeated_batch_interrupts_when_a_loader_is_caught_in_a_short_loop() -> None:
     findings = heard(repeated(), series(lambda step: {"hash": step if step < 30 else step % 4}))
     assert findings[-1].interrupts

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.degenerate_batch import FEWEST_TOKENS
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.signals import StepSignals
@@ -49,9 +50,10 @@ class RepeatedBatch:
         self._epochs_pass = False
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        if signals.batch is None:
-            return []
-        step, value = signals.step, signals.batch.hash
+        batch = signals.batch
+        if batch is None or (batch.distinct_tokens == 1 and batch.tokens >= FEWEST_TOKENS):
+            return []  # batches of one and the same token are all alike: degenerate_batch says so
+        step, value = signals.step, batch.hash
         if self._step is None or step != self._step + 1:
             self._recent.clear()
             self._same = self._looping = 0
