@@ -54,8 +54,8 @@ def test_repeated_batch_leaves_constant_batches_to_degenerate_batch() -> None:
     steps = series(
         lambda step: {"hash": 7, "distinct_tokens": 1, "tokens": 512} if step > 30 else {"hash": step}
     )
-    assert told(repeated(), steps) == []
-    assert told(degenerate(), steps)[-1].interrupts
+    assert heard(repeated(), steps) == []
+    assert heard(degenerate(), steps)[-1].interrupts
 
 
 def test_repeated_batch_interrupts_when_a_loader_is_caught_in_a_short_loop() -> None:
