@@ -22,7 +22,7 @@ class FutureLeakConfig:
     """What the last token of a sequence may move before it, as a share of what it moves at its own place. With a mask
     it is exactly 0 in every precision (attention, state space models), or rounding (long convolutions by FFT: below
     1e-5); without one the smallest seen, at the first step over 512 tokens, was 3e-3."""
-    again_below: float = 0.7
+    again_below: float = 0.8
     """Looked at once more when the loss has fallen below this fraction of what it was at the last time: who finds the
     answers in the input learns fast. (And at the first steps, and while loss_collapse or label_leak is open.)"""
 
