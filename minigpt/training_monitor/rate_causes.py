@@ -65,21 +65,21 @@ def _without_a_jump(case: Circumstances) -> list[Cause]:
         weight -= 2.0  # this rate, or a higher one, was right until now
         if high:
             causes.append(Cause("optimizer_state_stale", 6.0, (("because.updates_alone", {}),)))
-        elif case.any_of("loss_divergence") and not _rose(case, "update_ratio") and same_data(case):
+        elif case.any_of("loss_divergence") and not _rose_before(case, "update_ratio") and same_data(case):
             causes.append(Cause("objective_changed", 3.5, (("because.loss_alone", {}),)))
     return [*causes, Cause("learning_rate_too_high", max(weight, 0.5), tuple(reasons))]
 
 
 def _updates_as_ever(case: Circumstances) -> bool:
     """Whether the updates are known not to have grown before the incident's first sign."""
-    moved = case.moved.get("update_ratio")
-    if moved is None:
-        return "update_ratio" in case.steady
-    return not moved.rose or moved.since > case.opened_at
+    known = "update_ratio" in case.moved or "update_ratio" in case.steady
+    return known and not _rose_before(case, "update_ratio")
 
 
-def _rose(case: Circumstances, quantity: str) -> bool:
-    return quantity in case.moved and case.moved[quantity].rose
+def _rose_before(case: Circumstances, quantity: str) -> bool:
+    """Whether it had grown by the incident's first sign: what rises afterwards follows from it."""
+    moved = case.moved.get(quantity)
+    return moved is not None and moved.rose and moved.since <= case.opened_at
 
 
 def same_data(case: Circumstances) -> bool:
