@@ -31,6 +31,9 @@ def drill(
     only: Annotated[
         str | None, typer.Option("--only", metavar="TEXT", help="Only scenarios with this in their name.")
     ] = None,
+    healthy_only: Annotated[
+        bool, typer.Option("--healthy-only", help="The healthy controls alone: how often it cries wolf.")
+    ] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="At most so many seeds of each.")
     ] = None,
@@ -87,6 +90,7 @@ def drill(
     choice = Choice(
         reduced=reduced,
         only=only,
+        healthy_only=healthy_only,
         own=faults,
         seeds=seeds,
         unseen_from=unseen_from,

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from minigpt.lab.drill.catalogue import CONTROLS, FAULTS
-from minigpt.lab.drill.drill import Choice, run_drill
-from minigpt.lab.drill.scenario import Fault, Scenario
+from minigpt.lab.drill.drill import Choice, chosen_scenarios, run_drill
+from minigpt.lab.drill.scenario import Control, Fault, Scenario
 from minigpt.lab.drill.setting import Setting
+from minigpt.lab.drill.targets import targets
 from minigpt.lab.drill.unseen import unseen
 
 EVERY = {scenario.name: scenario for scenario in (*FAULTS, *CONTROLS)}
@@ -61,3 +62,21 @@ def test_unseen_drill_records_as_many_seeds_as_asked(tmp_path: Path) -> None:
         "short_one.1000.trace",
         "short_one.1001.trace",
     }
+
+
+def test_drill_of_healthy_trainings_alone_is_judged_by_its_false_alarms(tmp_path: Path) -> None:
+    choice = Choice(only="plain", healthy_only=True)
+    assert all(isinstance(scenario, Control) for scenario in chosen_scenarios(choice))
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "both.py").write_text(
+        "from minigpt.lab.drill.scenario import Control, Fault\n"
+        "from minigpt.lab.drill.setting import Setting\n"
+        "CONTROLS = [Control(name='short_one', seeds=(0,), setting=Setting(steps=3))]\n"
+        "FAULTS = [Fault(name='short_two', labels=('no_update',), setting=Setting(steps=3))]\n"
+    )
+    choice = Choice(only="short", healthy_only=True, own=own, traces=tmp_path / "traces")
+    score = run_drill(choice, lambda *_: None)
+    assert (score.healthy_steps, len(score.verdicts)) == (3, 0)
+    assert [target.name for target in targets(score)] == ["false interruptions per 10,000 healthy steps"]
+    assert targets(score)[0].is_met

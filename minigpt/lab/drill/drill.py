@@ -13,7 +13,7 @@ from minigpt.lab.drill.catalogue import CONTROLS, FAULTS, check_names, own_scena
 from minigpt.lab.drill.judge import hear
 from minigpt.lab.drill.record import Job, clean_twin, jobs_of, know_own_scenarios, record_all
 from minigpt.lab.drill.reduced import reduced_scenarios
-from minigpt.lab.drill.scenario import Scenario
+from minigpt.lab.drill.scenario import Control, Scenario
 from minigpt.lab.drill.score import Recorded, Score, alarms_of, score
 from minigpt.lab.drill.trace import Trace, trace_path
 from minigpt.lab.drill.unseen import unseen
@@ -29,6 +29,8 @@ class Choice:
     reduced: bool = False
     only: str | None = None
     """Scenarios whose name contains this."""
+    healthy_only: bool = False
+    """The controls alone: a rate of false alarms needs many healthy steps."""
     own: Path | None = None
     """A folder with more scenarios."""
     seeds: int | None = None
@@ -63,6 +65,8 @@ def chosen_scenarios(choice: Choice) -> list[Scenario]:
     if choice.own is not None:
         found += own_scenarios(choice.own)
     check_names(found)
+    if choice.healthy_only:
+        found = [scenario for scenario in found if isinstance(scenario, Control)]
     if choice.only:
         found = [scenario for scenario in found if choice.only in scenario.name]
     if not found:

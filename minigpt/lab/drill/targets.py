@@ -31,13 +31,17 @@ class Target:
 
 
 def targets(score: Score) -> list[Target]:
-    """The targets of the drill, in the order in which they matter."""
+    """The targets of the drill, in the order in which they matter: those that it has anything to judge by."""
+    false = Target("false interruptions per 10,000 healthy steps", score.false_per_10k, 0.2, at_least=False)
+    healthy = [false] if score.healthy_steps else []
+    if not score.verdicts:
+        return healthy
     abrupt, slow = score.delays(slow=False), score.delays(slow=True)
     found = [
         Target("recall", score.recall, 0.98, at_least=True),
         Target("right cause, first word", score.first_right, 0.95, at_least=True),
         Target("right cause, last word", score.final_right, 0.95, at_least=True),
-        Target("false interruptions per 10,000 healthy steps", score.false_per_10k, 0.2, at_least=False),
+        *healthy,
         Target("median delay of abrupt faults, steps", abrupt and abrupt[0], 3, at_least=False),
     ]
     if sum(verdict.slow for verdict in score.verdicts) >= ENOUGH:
