@@ -178,3 +178,12 @@ def test_no_update_is_quiet_when_gradients_are_kept_for_the_next_update() -> Non
         return replace(nothing(signals), leftover_grad_norm=0.4) if signals.step % 2 else signals
 
     assert not any(finding.interrupts for finding in told(build(), 60, accumulated))
+
+
+def test_frozen_parameter_is_silent_when_the_gradient_is_what_rounding_leaves_of_zero() -> None:
+    """A bias before a batch norm: 6e-9 beside gradients of 0.1."""
+
+    def rounded(signals: StepSignals) -> StepSignals:
+        return changed(still(signals), "blocks.1", grad_norms=6e-9)
+
+    assert told(build(), 40, rounded) == []

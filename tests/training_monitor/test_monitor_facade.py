@@ -228,3 +228,37 @@ def test_declared_freeze_is_no_finding_when_values_are_read(reads: type[Deferred
     assert actions.count(SkipUpdate) == 1
     told = {event.name for event in sink.events if event.kind == "anomaly"}
     assert told == {"nan_loss"}
+
+
+def test_gradients_of_another_ones_backward_are_not_left_over_when_they_are_zeroed_before_the_own() -> None:
+    """A discriminator's: the generator's loss goes through it first, and then its own step begins."""
+    torch.manual_seed(0)
+    generator, discriminator = nn.Linear(4, 4), nn.Linear(4, 1)
+    sink = RecordingSink()
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    monitor = LoopMonitor(discriminator, optimizer, sinks=[sink])
+    for _ in range(6):
+        discriminator(generator(torch.randn(8, 4))).mean().neg().backward()
+        optimizer.zero_grad()
+        loss = (
+            discriminator(torch.randn(8, 4)).mean()
+            - discriminator(generator(torch.randn(8, 4)).detach()).mean()
+        )
+        loss.backward()
+        monitor.step(loss)
+        optimizer.step()
+    monitor.close()
+    assert [signals.leftover_grad_norm for signals in sink.signals] == [0.0] * 6
+
+
+def test_gradient_that_a_frozen_parameter_still_has_is_none() -> None:
+    model, sink = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), RecordingSink()
+    monitor = LoopMonitor(model, torch.optim.SGD(model.parameters(), lr=0.1), sinks=[sink])
+    model(torch.ones(2, 4)).sum().backward()
+    model[0].requires_grad_(False)
+    monitor.step(torch.tensor(1.0))
+    monitor.close()
+    parameters = sink.signals[0].parameters
+    assert parameters is not None
+    assert parameters.grad_norms[:2] == [None, None]
+    assert None not in parameters.grad_norms[2:]

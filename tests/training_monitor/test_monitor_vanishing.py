@@ -101,3 +101,11 @@ def test_vanishing_does_not_interrupt_when_the_norm_of_a_slow_start_comes_back(
     start = [(step, 5.8, 0.7 * 0.9**step) for step in range(1, 26)]
     later = [(step, 5.8 - 0.0005 * (step - 25), 0.05 * growth ** (step - 25)) for step in range(26, 140)]
     assert any(found[3] for found in told(start + later)) is interrupts
+
+
+@pytest.mark.parametrize(("lowest", "interrupts"), [(0.4, True), (-0.4, False)])
+def test_vanishing_is_judged_by_the_loss_only_when_that_has_a_floor(lowest: float, interrupts: bool) -> None:
+    """A hinge or an adversary's loss may be negative: it need not fall for the training to go well."""
+    before = [(step, lowest if step % 7 == 0 else 0.5, 0.3) for step in range(1, 300)]
+    after = [(step, 0.5, 0.002) for step in range(300, 400)]
+    assert any(found[3] for found in told(before + after)) is interrupts

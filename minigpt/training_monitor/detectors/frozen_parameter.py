@@ -1,8 +1,10 @@
 """frozen_parameter and no_update: gradients are there, the optimizer runs, and yet weights do not move."""
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Any
 
+from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
 from minigpt.training_monitor.detectors.coarse_weights import CoarseWeights
 from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
@@ -15,6 +17,9 @@ from minigpt.training_monitor.signals import StepSignals
 
 WEAK_GRADIENT = 0.1
 """A gradient below this fraction of the largest that moved the parameter lately need not move it."""
+ROUNDING = 1e-5
+"""A gradient whose elements are below this fraction of the typical parameter's is what rounding leaves of zero: a bias
+before a normalization has no other."""
 FORGET = 0.98
 """How slowly that largest gradient is forgotten, a look; looks are taken every few steps while everything moves."""
 EVERY = 4
@@ -153,11 +158,15 @@ class FrozenParameter:
         if facts.names != self._due_names:
             return [None] * len(facts)
         self._note_gradients(updates)
+        per_element = [
+            (due or 0.0) / sqrt(max(size, 1)) for due, size in zip(self._due, facts.sizes, strict=True)
+        ]
+        rounding = ROUNDING * median(per_element)
         standing: list[bool | None] = []
         for i, update in enumerate(updates):
-            due = self._due[i] or 0.0
             outside = facts.optimized is not None and not facts.optimized[i]
-            no_reason = outside or not facts.trainable[i] or due <= WEAK_GRADIENT * self._moving[i]
+            weak = (self._due[i] or 0.0) <= WEAK_GRADIENT * self._moving[i] or per_element[i] <= rounding
+            no_reason = outside or not facts.trainable[i] or weak
             standing.append(False if update > 0.0 else None if no_reason else True)
         return standing
 

@@ -50,6 +50,7 @@ class GradientVanishing:
         self._first: Point | None = None
         self._declining_since: int | None = None
         self._high_in_a_row = 0
+        self._has_floor = True
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         faint = self._faint.observe(signals, self._config.first_step)
@@ -59,6 +60,7 @@ class GradientVanishing:
     def _observe(self, signals: StepSignals) -> list[Finding]:
         if not signals.finite or signals.grad_norm < 0:
             return []
+        self._has_floor = self._has_floor and signals.loss > 0
         now = Point(signals.step, log(max(signals.grad_norm, TINIEST)), log(max(signals.loss, TINIEST)))
         self._first = self._first or now
         self._recent.add(now)
@@ -90,8 +92,10 @@ class GradientVanishing:
     def _nothing_left(self) -> bool:
         """Whether small gradients are due: the task is learnt, or the loss has no floor (it may be negative) to tell
         how much is left to learn. What remains is the test against eps."""
+        if not self._has_floor:
+            return True
         typical = self._recent.typical_loss()
-        return typical < log(1e-30) or (self._first is not None and typical < self._first.loss + log(SOLVED))
+        return self._first is not None and typical < self._first.loss + log(SOLVED)
 
     def _trigger(self, now: Point, normal: Point | None) -> str | None:
         """Which test calls this norm low: drop, floor, decline; None when it is fine."""
@@ -228,6 +232,7 @@ class GradientVanishing:
             "first": listed(self._first),
             "declining_since": self._declining_since,
             "high_in_a_row": self._high_in_a_row,
+            "has_floor": self._has_floor,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -241,3 +246,4 @@ class GradientVanishing:
         self._first = unlisted(state["first"])
         self._declining_since = state["declining_since"]
         self._high_in_a_row = state["high_in_a_row"]
+        self._has_floor = state.get("has_floor", True)

@@ -167,6 +167,9 @@ class LoopProbe:
     def _on_forward(self) -> bool:
         """At the step's first forward: whether gradients are there, which the loop may still be about to zero."""
         if not self._first_forward:
+            if self._stale and not self._model.gradients():
+                # Zeroed since: what was there belonged to somebody else's backward (a GAN's other half).
+                self._stale, self._leftover = [], 0.0
             return False
         self._first_forward = False
         gradients = self._model.gradients()

@@ -149,7 +149,8 @@ class ModelProbe:
         """The state of now; call it once a step. `count_zeros`: look for zero gradients out of turn."""
         self._follow()
         table, home = self._table, self._table.home
-        gradients = [parameter.grad for parameter in table.parameters]
+        # A gradient that was there when its parameter was frozen is nobody's any more.
+        gradients = [parameter.grad if parameter.requires_grad else None for parameter in table.parameters]
         present: Sequence[int] = range(len(gradients))
         if any(gradient is None for gradient in gradients):
             present = [index for index, gradient in enumerate(gradients) if gradient is not None]
