@@ -1,6 +1,6 @@
 """All sentences by language and key."""
 
-from minigpt.training_monitor.words import chinese, english
+from minigpt.training_monitor.words import chinese, chinese_remedies, english, english_remedies
 
 Words = dict[str, str]
 
@@ -15,6 +15,6 @@ def _table(labels: Words, seen: Words, causes: Words, remedies: Words) -> Words:
 
 
 WORDS: dict[str, Words] = {
-    "en": _table(english.LABELS, english.SEEN, english.CAUSES, english.REMEDIES),
-    "zh": _table(chinese.LABELS, chinese.SEEN, chinese.CAUSES, chinese.REMEDIES),
+    "en": _table(english.LABELS, english.SEEN, english.CAUSES, english_remedies.REMEDIES),
+    "zh": _table(chinese.LABELS, chinese.SEEN, chinese.CAUSES, chinese_remedies.REMEDIES),
 }
