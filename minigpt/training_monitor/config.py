@@ -23,7 +23,7 @@ from minigpt.training_monitor.detectors.loss_spike import LossSpikeConfig
 from minigpt.training_monitor.detectors.missing_gradient import MissingGradientConfig
 from minigpt.training_monitor.detectors.optimizer_state import OptimizerStateConfig
 from minigpt.training_monitor.detectors.repeated_batch import RepeatedBatchConfig
-from minigpt.training_monitor.detectors.spike import ExplodingConfig
+from minigpt.training_monitor.detectors.spike_config import ExplodingConfig
 from minigpt.training_monitor.detectors.throughput import MemoryGrowthConfig, ThroughputConfig
 from minigpt.training_monitor.detectors.unoptimized_parameter import UnoptimizedParameterConfig
 from minigpt.training_monitor.detectors.update_ratio_config import UpdateRatioConfig

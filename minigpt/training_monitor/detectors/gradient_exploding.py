@@ -8,7 +8,8 @@ from typing import Any
 from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.loss_level import LossLevel
 from minigpt.training_monitor.detectors.loss_standing import LossStanding
-from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
+from minigpt.training_monitor.detectors.spike import SpikeRule
+from minigpt.training_monitor.detectors.spike_config import ExplodingConfig
 from minigpt.training_monitor.detectors.step_window import StepWindow
 from minigpt.training_monitor.detectors.unrest import Unrest
 from minigpt.training_monitor.finding import Evidence, Finding

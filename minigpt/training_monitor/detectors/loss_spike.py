@@ -6,7 +6,8 @@ from math import exp, inf, log
 from typing import Any, ClassVar
 
 from minigpt.training_monitor.baseline import Baseline, median
-from minigpt.training_monitor.detectors.spike import ExplodingConfig, SpikeRule
+from minigpt.training_monitor.detectors.spike import SpikeRule
+from minigpt.training_monitor.detectors.spike_config import ExplodingConfig
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals

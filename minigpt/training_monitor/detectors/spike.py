@@ -2,66 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import exp, isfinite, log
-from typing import Any, ClassVar
+from typing import Any
 
 from minigpt.training_monitor.baseline import Baseline
-from minigpt.training_monitor.checks import STRICT, require
+from minigpt.training_monitor.detectors.spike_config import ExplodingConfig
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.incident import Incident
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplodingConfig:
-    """When a gradient norm far above its own recent normal is called gradient_exploding."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-    rule: ClassVar[str] = "gradient_exploding"
-
-    enabled: bool = True
-    """Whether this rule runs."""
-    first_step: int = 0
-    """The first step at which this rule may interrupt; earlier it only notes events."""
-    min_history: int = 16
-    """Accepted values needed before anything can be called unusual."""
-    z_score: float = 6.0
-    """Robust standard deviations (1.4826 MAD, log space) above the short median that count as unusual."""
-    min_ratio: float = 4.0
-    """And this many times the short median: an effect that matters, not only an improbable one."""
-    min_sigma: float = 0.10
-    """Floor of the standard deviation (log space), so that a very quiet run does not cry wolf."""
-    persist_steps: int = 8
-    """Unusual steps in a row that make a spike sustained; fewer are transient."""
-    close_steps: int = 16
-    """Normal steps in a row that end a sustained finding."""
-    close_z_score: float = 3.0
-    """Normal again means below this many standard deviations."""
-    readmit_steps: int = 40
-    """Unusual steps in a row after which the new level is the new normal."""
-
-    def __post_init__(self) -> None:
-        name = self.rule
-        require(self.first_step >= 0, f"{name}.first_step", self.first_step, ">= 0")
-        require(self.min_history >= 4, f"{name}.min_history", self.min_history, ">= 4")
-        require(self.z_score > 0, f"{name}.z_score", self.z_score, "> 0")
-        require(self.min_ratio > 1, f"{name}.min_ratio", self.min_ratio, "> 1")
-        require(self.min_sigma > 0, f"{name}.min_sigma", self.min_sigma, "> 0")
-        require(self.persist_steps >= 2, f"{name}.persist_steps", self.persist_steps, ">= 2")
-        require(self.close_steps >= 1, f"{name}.close_steps", self.close_steps, ">= 1")
-        require(
-            0 < self.close_z_score <= self.z_score,
-            f"{name}.close_z_score",
-            self.close_z_score,
-            f"above 0 and at most z_score = {self.z_score}",
-        )
-        require(
-            self.readmit_steps > self.persist_steps,
-            f"{name}.readmit_steps",
-            self.readmit_steps,
-            f"more than persist_steps = {self.persist_steps}",
-        )
-
 
 RECENT_STEPS = 128
 """How long a level that the run has left counts as one it may come back to."""
