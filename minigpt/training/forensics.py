@@ -1,10 +1,9 @@
-"""The closer looks of a run: one on a slow beat, and at the first NaN who is to blame, with a crash bundle."""
+"""Who is to blame for a run's first NaN, from which text, and the crash bundle of a step that went wrong."""
 
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from minigpt.data.loader import StepBatches
@@ -24,9 +23,6 @@ from minigpt.training.run import Run
 from minigpt.training_monitor.blame import Blame
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.finding import Evidence, Finding
-from minigpt.training_monitor.forward_look import MeasuredLook, measure_look
-from minigpt.training_monitor.look import Look
-from minigpt.training_monitor.probes.looks import LookReads
 from minigpt.training_monitor.signals import StepSignals
 
 NUMBERS = ("nan_loss", "non_finite_gradient", "overflow_streak", "scale_collapse")
@@ -47,14 +43,13 @@ class _Began:
 
 
 class Forensics:
-    """`begin` each step with its batches; `look_of` and `examine` when its signals have arrived."""
+    """`begin` and `end` each step; `examine` its findings when its signals have arrived."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._began: deque[_Began] = deque(maxlen=STEPS_KEPT)
         self._called_off: deque[tuple[int, Tensor]] = deque(maxlen=STEPS_KEPT)
         """Steps, and 1 on the device if the step's update was called off."""
-        self._looks = LookReads(run.reads_late)
         self._blames = 0
         self._teller = 0
         self._told: dict[str, tuple[int, Evidence]] = {}
@@ -62,7 +57,7 @@ class Forensics:
         self._notes: list[Event] = []
 
     def begin(self, batches: StepBatches) -> None:
-        """Before a step: remember it (a few kilobytes), and look at its forward when that is due."""
+        """Before a step: remember it (a few kilobytes)."""
         run, step = self._run, self._run.position.step + 1
         if not run.monitor.config.enabled:
             return
@@ -70,24 +65,10 @@ class Forensics:
             self._began.clear()
             self._told.clear()
         self._began.append(_Began(step, batches, random_states(run.world.device)))
-        if self._look_is_due(step):
-            self._looks.push(step, self._look(batches))
 
     def end(self, call_off: Tensor) -> None:
         """After the step: whether its update was called off, still on the device."""
         self._called_off.append((self._run.position.step, call_off))
-
-    def _look_is_due(self, step: int) -> bool:
-        """The main rank says so: what it suspects may be its own batch, and all ranks add to a look."""
-        config = self._run.monitor.config
-        beats = (config.look_every_steps, config.look_every_steps_on_suspicion)
-        if not any(beat and step % beat == 0 for beat in beats):
-            return False
-        return bool(self._run.world.from_main(self._run.monitor.look_is_due(step)))
-
-    def look_of(self, step: int) -> Look | None:
-        """The look taken at this step, if one was."""
-        return self._looks.look_of(step)
 
     def examine(self, signals: StepSignals, finding: Finding) -> Evidence:
         """Who made the first NaN of an incident, from which text, and where its crash bundle lies; the worst text of a
@@ -141,22 +122,6 @@ class Forensics:
         """What else is to be recorded, once."""
         notes, self._notes = self._notes, []
         return notes
-
-    def _look(self, batches: StepBatches) -> MeasuredLook:
-        """At one sequence of the main rank's batch: every rank's monitor must be told the same."""
-        run = self._run
-        inputs_BT = batches.micro_batches[0].inputs_BT[:1].to(run.world.device, non_blocking=True)
-
-        def forward() -> Tensor:
-            with run.precision.autocast():
-                return run.model(inputs_BT)  # type: ignore[no-any-return]
-
-        with uncompiled(run.model):
-            measured = measure_look(run.model, forward)
-        if run.world.size > 1:
-            own = measured.vector if run.world.is_main else torch.zeros_like(measured.vector)
-            measured = replace(measured, vector=run.world.sum(own))
-        return measured
 
     def _blame(self, began: _Began, signals: StepSignals) -> tuple[Blame, int]:
         """This rank's, or that of the first rank which can tell; its micro-batch too."""

@@ -8,6 +8,7 @@ from math import isfinite
 from minigpt.data.loader import StepBatches
 from minigpt.training.causality import CausalityLooks
 from minigpt.training.forensics import STEPS_KEPT, Forensics
+from minigpt.training.forward_looks import ForwardLooks
 from minigpt.training.run import Run
 from minigpt.training.step import StepResult
 from minigpt.training_monitor.action import Action, Continue, Stop
@@ -36,12 +37,14 @@ class Observer:
         self._run = run
         self._reads: DeferredRead[_Step] = DeferredRead(run.reads_late)
         self._forensics = Forensics(run)
+        self._looks = ForwardLooks(run)
         self._causality = CausalityLooks(run)
         self._newest: deque[StepSignals] = deque(maxlen=STEPS_KEPT)
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: what it may have to be examined for afterwards."""
         self._forensics.begin(batches)
+        self._looks.begin(batches)
         self._causality.begin(batches)
 
     def push(self, result: StepResult, lr: float, seconds: float, window: int) -> Action:
@@ -68,7 +71,7 @@ class Observer:
             return Continue()
         run = self._run
         step, numbers = read
-        look, influence = self._forensics.look_of(step.step), self._causality.influence_of(step.step)
+        look, influence = self._looks.look_of(step.step), self._causality.influence_of(step.step)
         signals = _signals(run, step, numbers, look, influence)
         self._newest.append(signals)
         # Norms and the loss are the same on every rank; time, memory and the batch are its own, and so may the action
