@@ -1,13 +1,11 @@
 """frozen_parameter and no_update: gradients are there, the optimizer runs, and yet weights do not move."""
 
-from collections.abc import Sequence
-from math import sqrt
 from typing import Any
 
-from minigpt.training_monitor.baseline import median
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
 from minigpt.training_monitor.detectors.coarse_weights import CoarseWeights
 from minigpt.training_monitor.detectors.frozen_parameter_config import FrozenParameterConfig
+from minigpt.training_monitor.detectors.gradients_due import GradientsDue
 from minigpt.training_monitor.detectors.last_step import LastStep
 from minigpt.training_monitor.detectors.recurrence import Recurrence
 from minigpt.training_monitor.finding import Finding
@@ -15,14 +13,8 @@ from minigpt.training_monitor.incident import Incident
 from minigpt.training_monitor.parameter_signals import ParameterFacts, ParameterSignals
 from minigpt.training_monitor.signals import StepSignals
 
-WEAK_GRADIENT = 0.1
-"""A gradient below this fraction of the largest that moved the parameter lately need not move it."""
-ROUNDING = 1e-5
-"""A gradient whose elements are below this fraction of the typical parameter's is what rounding leaves of zero: a bias
-before a normalization has no other."""
-FORGET = 0.98
-"""How slowly that largest gradient is forgotten, a look; looks are taken every few steps while everything moves."""
 EVERY = 4
+"""Steps between two looks at the gradients while everything moves."""
 VECTOR_SHARE = 1 / 16
 """Parameters smaller than this share of their layer's largest are vectors (norm scales, biases): in bf16 a scale near
 1 cannot take a small step, so they are judged only when they used to move all the time."""
@@ -40,9 +32,7 @@ class FrozenParameter:
         self._nothing = Incident("no_update")
         self._again = Recurrence(config.recur_times, config.recur_steps)
         self._last = LastStep()
-        self._due_names: tuple[str, ...] = ()
-        self._due: Sequence[float | None] = ()
-        self._moving: list[float] = []
+        self._due = GradientsDue()
         self._standstill = 0
         self._peak_lr = 0.0
         self._latest_lr = 0.0
@@ -122,11 +112,11 @@ class FrozenParameter:
             return []
         still = self._still
         if not all(updates):
-            still.note(facts.names, self._standing(facts, updates))
+            still.note(facts.names, self._due.standing(facts, updates))
         else:
             still.note_all_present(facts.names)
             if step % EVERY == 0:
-                self._note_gradients(updates)
+                self._due.note(updates)
         faded = 0.0 < self._last.lr < self._config.faded_lr_ratio * self._peak_lr
         if not still.any_absent or faded:  # updates below the weights' last digit are how a schedule ends
             return [] if self._too_coarse else self._frozen.good(step, self._config.close_steps, {})
@@ -153,42 +143,10 @@ class FrozenParameter:
         out = out_of_place(facts, set(never) - _at_rest(facts), still.present)
         return steady | (matrices & {*overdue, *out})
 
-    def _standing(self, facts: ParameterFacts, updates: Sequence[float]) -> list[bool | None]:
-        """For each parameter whether it should have moved and did not; None: it had no reason to."""
-        if facts.names != self._due_names:
-            return [None] * len(facts)
-        self._note_gradients(updates)
-        per_element = [
-            (due or 0.0) / sqrt(max(size, 1)) for due, size in zip(self._due, facts.sizes, strict=True)
-        ]
-        rounding = ROUNDING * median(per_element)
-        standing: list[bool | None] = []
-        for i, update in enumerate(updates):
-            outside = facts.optimized is not None and not facts.optimized[i]
-            weak = (self._due[i] or 0.0) <= WEAK_GRADIENT * self._moving[i] or per_element[i] <= rounding
-            no_reason = outside or not facts.trainable[i] or weak
-            standing.append(False if update > 0.0 else None if no_reason else True)
-        return standing
-
-    def _note_gradients(self, updates: Sequence[float]) -> None:
-        """Keeps the largest gradients that moved something lately."""
-        if len(self._due) != len(updates):
-            return
-        moving = self._moving or [0.0] * len(updates)
-        rows = zip(updates, self._due, moving, strict=True)
-        self._moving = [
-            (faded if (faded := FORGET * was) > (due or 0.0) else due or 0.0) if update > 0.0 else was
-            for update, due, was in rows
-        ]
-
     def _remember(self, signals: StepSignals) -> None:
-        parameters = signals.parameters
         self._last.take(signals)
-        if parameters is not None:
-            names = parameters.facts.names
-            if names is not self._due_names and names != self._due_names:
-                self._moving = []
-            self._due_names, self._due = names, parameters.grad_norms
+        if signals.parameters is not None:
+            self._due.take(signals.parameters)
         if signals.lr > 0.0:
             self._peak_lr = max(self._peak_lr, signals.lr)
             self._latest_lr = signals.lr
@@ -213,9 +171,7 @@ class FrozenParameter:
             "nothing": self._nothing.state_dict(),
             "again": self._again.state_dict(),
             "last": self._last.state_dict(),
-            "due_names": list(self._due_names),
-            "due": list(self._due),
-            "moving": list(self._moving),
+            **self._due.state_dict(),
             "standstill": self._standstill,
             "peak_lr": self._peak_lr,
             "latest_lr": self._latest_lr,
@@ -231,8 +187,7 @@ class FrozenParameter:
         self._nothing.load_state_dict(state["nothing"])
         self._again.load_state_dict(state["again"])
         self._last.load_state_dict(state["last"])
-        self._due_names, self._due = tuple(state["due_names"]), list(state["due"])
-        self._moving = list(state["moving"])
+        self._due.load_state_dict(state)
         self._standstill = state["standstill"]
         self._peak_lr, self._latest_lr = state["peak_lr"], state["latest_lr"]
         self._counted, self._counts = state["counted"], state["counts"]
