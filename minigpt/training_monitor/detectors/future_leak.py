@@ -24,7 +24,7 @@ class FutureLeakConfig:
     1e-5); without one the smallest seen, at the first step over 512 tokens, was 3e-3."""
     again_below: float = 0.8
     """Looked at once more when the loss has fallen below this fraction of what it was at the last time: who finds the
-    answers in the input learns fast. (And at the first steps, and while loss_collapse or label_leak is open.)"""
+    answers in the input learns fast. (And at the first steps, and while loss_collapse is open.)"""
 
     def __post_init__(self) -> None:
         require(self.max_influence >= 0, "future_leak.max_influence", self.max_influence, ">= 0")
