@@ -136,9 +136,8 @@ class Forensics:
                     run.precision,
                     scale=(signals.scaler_scale or 1.0) * run.world.size / targets,
                 )
-        except (
-            RuntimeError
-        ) as error:  # no memory left, mostly; what the run has found so far must still be told
+        except RuntimeError as error:
+            # No memory left, mostly; what the run has found so far must still be told.
             (reason, *_) = str(error).strip().splitlines() or [type(error).__name__]
             own = Blame("not reproduced", note=f"the step could not be done again: {reason}"), 0
         self._teller = 0
@@ -151,19 +150,7 @@ class Forensics:
 
     def _evidence(self, began: _Began, blame: Blame, micro: int) -> Evidence:
         """The blame in the vocabulary of findings; the text only where one sequence, not all, is struck."""
-        found: dict[str, float | int | str | bool] = {"phase": blame.phase}
-        named = {
-            "module": blame.place if blame.found else "",
-            "module_kind": blame.kind,
-            "function": blame.function,
-            "parameter": blame.parameter,
-            "dtype": blame.dtype,
-        }
-        found |= {key: value for key, value in named.items() if value}
-        if blame.input_max is not None:
-            found["module_input_max"] = blame.input_max
-        if blame.total:
-            found |= {"non_finite_count": blame.non_finite, "of": blame.total}
+        found = blame.as_evidence()
         if blame.phase in ("weights", "not reproduced"):
             return found
         batch = began.batches.micro_batches[micro]

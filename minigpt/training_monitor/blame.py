@@ -61,6 +61,23 @@ class Blame:
         """Plain values by field name; `Blame(**data)` makes it back."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
+    def as_evidence(self) -> dict[str, float | int | str | bool]:
+        """It in the vocabulary of findings: the phase, and what else is known."""
+        evidence: dict[str, float | int | str | bool] = {"phase": self.phase}
+        named = {
+            "module": self.place if self.found else "",
+            "module_kind": self.kind,
+            "function": self.function,
+            "parameter": self.parameter,
+            "dtype": self.dtype,
+        }
+        evidence |= {key: value for key, value in named.items() if value}
+        if self.input_max is not None:
+            evidence["module_input_max"] = self.input_max
+        if self.total:
+            evidence |= {"non_finite_count": self.non_finite, "of": self.total}
+        return evidence
+
     def sentence(self) -> str:
         """What happened, in one English sentence without its full stop."""
         made = f"{self.non_finite:,} of {self.total:,} numbers ({self.dtype}) were NaN or infinite"
