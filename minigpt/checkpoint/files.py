@@ -6,9 +6,9 @@ from pathlib import Path
 
 from minigpt.checkpoint.config import CheckpointConfig
 
-FORMAT = 2
-"""Of a checkpoint's content; a reader refuses what is newer than itself. 1: before a run could be rolled back; its
-monitor knew fewer rules, so that one starts afresh."""
+FORMAT = 3
+"""Of a checkpoint's content; a reader refuses what is newer than itself. 1: before a run could be rolled back. In 1 and
+2 the monitor's rules remembered other things, so that it starts afresh."""
 NAME = re.compile(r"checkpoint_step_(\d+)\.pt")
 
 

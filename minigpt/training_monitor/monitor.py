@@ -22,6 +22,9 @@ from minigpt.training_monitor.suspicion import Suspicion
 if TYPE_CHECKING:
     from minigpt.training_monitor.facade import LoopMonitor
 
+STATE_VERSION = 2
+"""Of `state_dict`; it changes when a rule remembers other things than before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -176,7 +179,7 @@ class TrainingMonitor:
     def state_dict(self) -> dict[str, Any]:
         """Everything that later findings depend on, as plain values."""
         return {
-            "version": 1,
+            "version": STATE_VERSION,
             "detectors": {name: detector.state_dict() for name, detector in self._detectors.items()},
             "policy": self._policy.state_dict(),
             "incidents": self._incidents.state_dict(),
@@ -187,17 +190,19 @@ class TrainingMonitor:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state; a rule that was switched on since starts fresh."""
+        """Restores a state; a rule that was switched on since starts fresh, and all do if the state is of another
+        version."""
+        if state.get("version") != STATE_VERSION:
+            return
         for name, detector in self._detectors.items():
             if name in state["detectors"]:
                 detector.load_state_dict(state["detectors"][name])
         self._policy.load_state_dict(state["policy"])
         self._incidents.load_state_dict(state["incidents"])
         self._movements.load_state_dict(state["movements"])
-        self._suspicion.load_state_dict(state.get("suspicion", []))
+        self._suspicion.load_state_dict(state["suspicion"])
         self._open = dict(state["open"])
-        if "causality" in state:  # an older state has none
-            self._causality.load_state_dict(state["causality"])
+        self._causality.load_state_dict(state["causality"])
 
 
 def _enriched(finding: Finding, more: Evidence) -> Finding:

@@ -270,6 +270,17 @@ def test_resume_goes_on_from_the_last_healthy_checkpoint_when_asked(
     assert list(run_dir.glob("after_step_5_until_*"))
 
 
+def test_resume_goes_on_without_the_monitor_when_its_rules_remembered_other_things(
+    run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = run_dir / "checkpoint_step_12.pt"
+    state = torch.load(newest)
+    torch.save({**state, "format": 2, "monitor": {"version": 1, "detectors": {"dead_layer": {}}}}, newest)
+    capsys.readouterr()
+    assert workshop.train(run_dir, "training.max_steps=14", resume="auto") == 0
+    assert "the monitor learns anew what is normal" in capsys.readouterr().out
+
+
 def test_resume_goes_on_from_a_checkpoint_of_the_older_format_without_its_monitor(
     run_dir: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,8 +294,8 @@ def test_resume_goes_on_from_a_checkpoint_of_the_older_format_without_its_monito
     capsys.readouterr()
     assert workshop.train(run_dir, "training.max_steps=14", resume="auto") == 0
     assert "the monitor learns anew what is normal" in capsys.readouterr().out
-    torch.save({**state, "format": 3}, newest)
-    with pytest.raises(CheckpointError, match="has checkpoint format 3, this MiniGPT reads 1 to 2"):
+    torch.save({**state, "format": 4}, newest)
+    with pytest.raises(CheckpointError, match="has checkpoint format 4, this MiniGPT reads 1 to 3"):
         workshop.train(run_dir, resume=str(newest))
 
 

@@ -101,3 +101,11 @@ def test_load_starts_a_rule_fresh_when_it_was_switched_off_before() -> None:
 def test_disabled_monitor_says_nothing() -> None:
     monitor = TrainingMonitor(MonitorConfig(enabled=False))
     assert all(monitor.observe(step) == Observation() for step in eventful())
+
+
+def test_monitor_starts_fresh_when_the_state_is_of_another_version() -> None:
+    old, new = TrainingMonitor(), TrainingMonitor()
+    old.observe(StepSignals(step=1, loss=4.0, grad_norm=1.0))
+    fresh = repr(new.state_dict())
+    new.load_state_dict({**old.state_dict(), "version": 1})
+    assert repr(new.state_dict()) == fresh
