@@ -12,10 +12,10 @@ CLEARLY = 0.1
 """A level so far above the best (a fraction of it) stands clearly above it ..."""
 TINY = 0.05
 """... at least by this fraction of the first level: of a loss that has all but gone any factor is noise ..."""
-SOLVED = 0.2
-"""Below this fraction of the first level the task is learnt."""
 NOISE = 2.0
 """... and by so many robust standard deviations of a single loss: the best of many medians was partly luck."""
+SOLVED = 0.2
+"""Below this fraction of the first level the task is learnt."""
 
 
 class LossStanding:
