@@ -6,6 +6,7 @@ from minigpt.training_monitor.circumstances import Circumstances
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.usual import (
+    OUTGROWN,
     SWAMPED,
     TINY_UPDATE_RATIO,
     USUAL_EPS,
@@ -47,10 +48,11 @@ def _lower_rate(finding: Finding, case: Circumstances) -> float | None:
     lr, ratio = case.latest.get("lr"), case.latest.get("update_ratio", 0.0)
     if finding.name == "update_ratio_high":
         ratio = max(ratio, float(finding.evidence.get("value", 0.0)))
+    growth = _growth(case, "weight_norm")
+    if ratio > SWAMPED or growth > OUTGROWN:
+        ratio *= max(1.0, growth)  # what large updates have made of the weights is no measure of them
     if lr is None or ratio < 10 * USUAL_UPDATE_RATIO:
         return half
-    if ratio > SWAMPED:
-        ratio *= max(1.0, _growth(case, "weight_norm"))
     return min(half, _rounded(lr * USUAL_UPDATE_RATIO / ratio))
 
 
