@@ -102,7 +102,15 @@ class LoopMonitor:
 
         `inputs` and `targets` (B, T) are taken from the model's own calls where they are not given;
         `gradient_scale` is what the gradients are still multiplied by, where the scaler does not tell.
+
+        Raises:
+            ValueError: the loss is not one number.
         """
+        if loss is None or (isinstance(loss, Tensor) and (loss.numel() != 1 or loss.is_complex())):
+            found = "None" if loss is None else f"a {loss.dtype} tensor of shape {tuple(loss.shape)}"
+            raise ValueError(
+                f"monitor.step wants the loss as one real number, got {found}; take its mean, say"
+            )
         self.step_number += 1
         self._looks.finish(self.step_number)
         measurement = self._probe.measure(loss, inputs, targets, gradient_scale)

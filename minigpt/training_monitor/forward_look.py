@@ -152,9 +152,9 @@ class ForwardWatch(HookedMode):
         self._inside.pop()
         fed = self._narrowing.pop(name, None)
         fed = self._fed.pop(name, None) if fed is None else fed
-        stream = next((tensor for tensor in tensors_in(output) if tensor.is_floating_point()), None)
-        if stream is not None and stream.numel():
-            with _unmeasured_is_missing():
+        with _unmeasured_is_missing():
+            stream = next((tensor for tensor in tensors_in(output) if tensor.is_floating_point()), None)
+            if stream is not None and stream.numel():
                 self._note("activation_rms", name, _rms(stream))
                 self._note("activation_max", name, _largest(stream))
         if fed is None or not fed.numel():
@@ -178,10 +178,10 @@ class ForwardWatch(HookedMode):
     @torch.no_grad()
     def note_output(self, output: object) -> None:
         """The output logits: what cross_entropy was given during the forward, else what the model returned."""
-        logits = self._logits if self._logits is not None else logits_in(output)
-        if logits is None or logits.shape[-1] < 2 or not logits.numel():
-            return
         with _unmeasured_is_missing():
+            logits = self._logits if self._logits is not None else logits_in(output)
+            if logits is None or logits.shape[-1] < 2 or not logits.numel():
+                return
             rows = logits.detach().flatten(0, -2)[: max(1, LOGITS_READ // logits.shape[-1])].float()
             self._note("output_logit_rms", OUTPUT, _rms(rows))
             self._note("output_logit_max", OUTPUT, _largest(rows))

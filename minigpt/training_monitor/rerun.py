@@ -2,7 +2,7 @@
 which module made it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
 
@@ -13,11 +13,10 @@ from minigpt.training_monitor.blame import Blame, blame, loss_in
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.finding import Evidence, Finding
 from minigpt.training_monitor.groups import plain_name
-from minigpt.training_monitor.no_collectives import no_collectives
+from minigpt.training_monitor.on_the_side import on_the_side
 from minigpt.training_monitor.probes.kept_calls import KeptCall, StepCalls, with_tensors
-from minigpt.training_monitor.probes.own_hook import without_own_hooks
 from minigpt.training_monitor.signals import StepSignals
-from minigpt.training_monitor.untouched import attributes_kept, tensors_in, unwrapped
+from minigpt.training_monitor.untouched import tensors_in, unwrapped
 
 NUMBERS = ("nan_loss", "non_finite_gradient", "overflow_streak", "scale_collapse")
 """Findings that are worth doing the step again."""
@@ -112,10 +111,7 @@ def done_again(call: KeptCall, *, scale: float = 1.0, backward: bool = True) -> 
             return output
         return {"output": output, "loss": _stand_in(output)}
 
-    with ExitStack() as stack:
-        for context in (no_collectives(bare), without_own_hooks(bare), attributes_kept(bare)):
-            stack.enter_context(context)
-        stack.enter_context(_in_mode(bare, call.training))
+    with on_the_side(bare), _in_mode(bare, call.training):
         return blame(bare, forward, scale=scale)
 
 

@@ -2,8 +2,7 @@
 
 import random
 import sys
-from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,68 +52,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for owner, name, buffer, value in buffers:
             owner._buffers[name] = buffer
             # Through `.data`, or a backward that still needs the buffer would complain of a change.
-            buffer.data.copy_(value)
+            _once(buffer.data).copy_(value)
         _restore_random_states(random_states)
         _restore_states_outside_torch(*other_states)
-
-
-@contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """What modules remember outside of their buffers ends as it began: caches, lists of losses, counters, generators.
-
-    Containers are followed one level deep; what lies deeper, or outside of the modules, is not.
-    """
-    kept = [(module.__dict__, _own_attributes(module)) for module in model.modules()]
-    inside = [_copy_of(value) for _, own in kept for value in own.values()]
-    try:
-        yield
-    finally:
-        for table, own in kept:
-            for name in [name for name in table if name not in _OF_EVERY_MODULE and name not in own]:
-                del table[name]
-            table.update(own)
-        for value, before in (pair for pair in inside if pair is not None):
-            _refill(value, before)
-
-
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-SMALL = 1 << 20
-"""Elements up to which a plain tensor attribute is copied."""
-
-
-def _own_attributes(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
-
-
-def _copy_of(value: Any) -> tuple[Any, Any] | None:
-    """The value with what it holds now, if it may be changed in place."""
-    if isinstance(value, torch.Generator):
-        return value, value.get_state()
-    if isinstance(value, Tensor):
-        changeable = not value.is_meta and value.layout is torch.strided and value.numel() <= SMALL
-        return (value, (value._version, value.detach().clone())) if changeable else None
-    return (value, type(value)(value)) if type(value) in (list, dict, set) else _copy_of_queue(value)
-
-
-def _copy_of_queue(value: Any) -> tuple[Any, Any] | None:
-    return (value, list(value)) if isinstance(value, deque) else None
-
-
-def _refill(value: Any, before: Any) -> None:
-    if isinstance(value, torch.Generator):
-        value.set_state(before)
-    elif isinstance(value, Tensor):
-        version, content = before
-        if value._version != version:
-            value.data.copy_(content)
-    elif isinstance(value, list):
-        value[:] = before
-    elif isinstance(value, MutableMapping | set):
-        value.clear()
-        value.update(before)
-    else:
-        value.clear()
-        value.extend(before)
 
 
 @contextmanager
@@ -129,11 +69,23 @@ def _eagerly(model: nn.Module) -> Iterator[None]:
 def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
     """Owner, name, tensor and value of every buffer. All of them: batch_norm changes its own without a version."""
     return [
-        (owner, name, buffer, buffer.detach().clone())
+        (owner, name, buffer, _once(buffer.detach()).clone())
         for owner in model.modules()
         for name, buffer in owner._buffers.items()
         if buffer is not None
     ]
+
+
+def _once(buffer: Tensor) -> Tensor:
+    """What `expand` made of it, only once: such memory cannot be written to."""
+    for dim, (size, stride) in enumerate(zip(buffer.shape, _strides(buffer), strict=True)):
+        if stride == 0 and size > 1:
+            buffer = buffer.narrow(dim, 0, 1)
+    return buffer
+
+
+def _strides(buffer: Tensor) -> tuple[int, ...]:
+    return buffer.stride() if buffer.layout is torch.strided else (1,) * buffer.ndim
 
 
 def _random_states(model: nn.Module) -> dict[torch.device, Tensor]:

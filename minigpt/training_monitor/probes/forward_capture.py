@@ -1,6 +1,7 @@
 """What a model's own calls tell, without being asked: the batch, and gradients left over from the step before."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -76,8 +77,10 @@ def _one_level_of(name: str | None, entry: Any) -> Iterable[tuple[str | None, An
 
 
 def _is_tokens(value: object) -> bool:
-    """Integers of one or two dimensions: pictures have more."""
+    """Integers of one or two dimensions, laid out as such: pictures have more."""
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or value.is_meta:
+        return False
+    if value.is_nested or value.layout is not torch.strided:
         return False
     return value.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -102,16 +105,23 @@ class CallCapture:
             handle.remove()
 
 
+def is_traced() -> bool:
+    """Whether this is no forward of the training, but torch.compile's tracing, or one of torch.func's transforms: its
+    tensors have no memory of their own and live no longer than the call."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 class _Inputs(OwnHook):
     def __init__(self, on_forward: Callable[[], bool], on_call: OnCall, outputs: "_Outputs | None") -> None:
         self._on_forward, self._on_call, self._outputs = on_forward, on_call, outputs
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if is_traced() or not torch.is_grad_enabled():
             return
-        if self._outputs is not None:
-            self._outputs.wanted = self._on_forward()
-        self._on_call(module, arguments, named)
+        with suppress(Exception):  # the call itself must not suffer from arguments of whatever kind
+            if self._outputs is not None:
+                self._outputs.wanted = self._on_forward()
+            self._on_call(module, arguments, named)
 
 
 class _Outputs(OwnHook):
@@ -121,17 +131,22 @@ class _Outputs(OwnHook):
         self._on_backward, self._on_output = on_backward, on_output
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling():
+        if is_traced():
             return
+        with suppress(Exception):  # nor from what it returns
+            self._hear(output)
+
+    def _hear(self, output: Any) -> None:
+        wanted, self.wanted = self.wanted, False
         if self.listening:
             self._on_output(output)
-        if not self.wanted:
+        if not wanted:
             return
-        self.wanted = False
         values = output if isinstance(output, Tensor) else getattr(output, "__dict__", None) or output
         for _, value in _one_level_of(None, values):
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 value.register_hook(self._begin)  # type: ignore[no-untyped-call]
 
     def _begin(self, gradient: Tensor) -> None:
-        self._on_backward()
+        with suppress(Exception):  # this is within somebody's backward
+            self._on_backward()

@@ -10,6 +10,7 @@ from minigpt.training_monitor.armed_look import ArmedLook, arm
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.forward_look import MeasuredLook
 from minigpt.training_monitor.look import Look
+from minigpt.training_monitor.probes.forward_capture import is_traced
 from minigpt.training_monitor.probes.own_hook import OwnHook
 
 
@@ -83,5 +84,5 @@ class _BeforeForward(OwnHook):
         self._act = act
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if not torch.compiler.is_compiling() and torch.is_grad_enabled():
+        if not is_traced() and torch.is_grad_enabled():
             self._act(module)

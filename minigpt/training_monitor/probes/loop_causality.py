@@ -1,7 +1,7 @@
 """Looks whether the model of anybody's loop sees the future, where that model is a causal language model."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,11 +15,10 @@ from minigpt.training_monitor.causality import (
     targets_of,
 )
 from minigpt.training_monitor.forward_look import logits_in
-from minigpt.training_monitor.no_collectives import no_collectives
+from minigpt.training_monitor.on_the_side import on_the_side
 from minigpt.training_monitor.probes.forward_capture import as_trained
 from minigpt.training_monitor.probes.kept_calls import KeptCall, with_tensors
-from minigpt.training_monitor.probes.own_hook import without_own_hooks
-from minigpt.training_monitor.untouched import attributes_kept, tensors_in, untouched, unwrapped
+from minigpt.training_monitor.untouched import tensors_in, unwrapped
 
 MOST_TOKENS = 256
 """Of a sequence: a leak shows within so many, and a large vocabulary's logits are large."""
@@ -82,11 +81,7 @@ def _measured(call: KeptCall, given: Pair | None, heard: list[Pair]) -> Tensor |
     asked_BT = None if trained_BT is None else trained_BT != IGNORED
     if heard and heard[0][1] is not None:
         asked_BT = heard[0][1] != IGNORED
-    with ExitStack() as stack:
-        for context in (no_collectives(model), without_own_hooks(model), attributes_kept(model)):
-            stack.enter_context(context)
-        stack.enter_context(untouched(model))
-        stack.enter_context(evaluating(model))
+    with on_the_side(model), evaluating(model):
         influence = _influence(model, call, ids_BT, asked_BT)
     return torch.where(is_causal.to(influence.device), influence, torch.nan)
 
