@@ -142,10 +142,11 @@ def _of_forward(trace: ForwardTrace, output: object) -> Blame | None:
         return None
     if trace.fed is not None:
         return _blame("input", trace.fed)
-    if trace.culprit is None:
+    culprit = trace.source_of(bad)
+    if culprit is None:
         return _blame("loss", Culprit.of(bad.detach(), note="no single call could be found"))
-    is_loss = any(word in trace.culprit.function for word in ("loss", "cross_entropy", "kl_div"))
-    return _blame("loss" if is_loss or not trace.culprit.inside else "forward", trace.culprit)
+    is_loss = any(word in culprit.function for word in ("loss", "cross_entropy", "kl_div"))
+    return _blame("loss" if is_loss or not culprit.inside else "forward", culprit)
 
 
 def _of_backward(model: nn.Module, trace: ForwardTrace, loss: Tensor) -> Blame:

@@ -1,6 +1,6 @@
 """Follows a forward call by call and remembers the first that made NaN or infinity of finite numbers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from minigpt.training_monitor.groups import plain_name
 from minigpt.training_monitor.hooked_mode import HookedMode
@@ -78,7 +79,8 @@ Label = tuple[str, str, str]
 
 class ForwardTrace(HookedMode):
     """While entered, `culprit` becomes the first call of the model's forward, in order of execution, whose output has
-    NaN or infinity while what it was given has not. Minus infinity is let through where a mask put it.
+    NaN or infinity while what it was given has not. Minus infinity is let through where a mask put it. `source_of` a
+    tensor is the call that its NaN came from: others may have come to nothing (a logarithm of 0 that `where` drops).
 
     With `label_graph`, `labels` says of each node of the autograd graph who made it; `forget` lets go of the graph.
     """
@@ -91,6 +93,7 @@ class ForwardTrace(HookedMode):
         self._fed: list[list[Tensor]] = []
         """What each module that is running was given."""
         self.culprit: Culprit | None = None
+        self._sources: MutableMapping[Tensor, Culprit] = WeakTensorKeyDictionary()
         self.fed: Culprit | None = None
         """NaN or infinity in what the model itself was given."""
         self.labels: dict[Node, Label] = {}
@@ -103,6 +106,10 @@ class ForwardTrace(HookedMode):
 
     def _leave(self) -> None:
         self._inside, self._fed = [], []
+
+    def source_of(self, bad: Tensor) -> Culprit | None:
+        """Who made the NaN or infinity in a tensor; the first who made any, where its way was not seen."""
+        return self._sources.get(bad, self.culprit)
 
     def forget(self) -> None:
         """Node hooks and labels refer to each other through C++, where no collector sees the circle."""
@@ -121,15 +128,17 @@ class ForwardTrace(HookedMode):
         in_place = (
             name == "__setitem__" or "out" in kwargs or (name.endswith("_") and not name.endswith("__"))
         )
-        before = _state(given) if in_place and self.culprit is None else None
+        before = _state(given) if in_place else None
         result = func(*args, **kwargs)
         made = given[:1] if name == "__setitem__" else tensors_in(result)
         module, kind = self._inside[-1] if self._inside else ("", "")
         if self._label_graph:
             self._label(made, (module, kind, name))
         computes = bool(given) and name != "__get__" and not name.startswith(_ALLOCATES)
-        if self.culprit is None and computes:
+        if computes:
             self._judge(made, given, before, (*args, *kwargs.values()), (module, kind, name))
+        elif name == "__get__" and made and given and given[0] in self._sources:  # `.data`, `.mT`
+            self._sources[made[0]] = self._sources[given[0]]
         return result
 
     @torch.no_grad()
@@ -141,26 +150,43 @@ class ForwardTrace(HookedMode):
         arguments: tuple[Any, ...],
         label: Label,
     ) -> None:
-        """Is this call the first to make NaN or infinity of finite numbers?"""
+        """Does this call make NaN or infinity of finite numbers, or pass on what another made?"""
+        passed = self._passed_on(given)
+        for each in made:
+            self._sources.pop(each, None)
         after = _state(made)
         if after.finite:
+            return
+        bad = [each for each in made if not _state([each]).finite]
+        if passed is not None:
+            self._sources.update((each, passed) for each in bad)
             return
         before = _state(given) if before is None else before
         masked = before.minus_infinity or any(_is_minus_infinity(each) for each in arguments)
         if before.nan_or_infinity or (masked and not after.nan_or_infinity):
             return
-        bad = next(each for each in made if each.is_floating_point() and not bool(each.isfinite().all()))
         module, kind, function = label
-        inputs = [each.detach() for each in given if not isinstance(each, nn.Parameter) and each is not bad]
+        inputs = [
+            each.detach() for each in given if not isinstance(each, nn.Parameter) and each is not bad[0]
+        ]
         inputs = inputs or (self._fed[-1] if self._fed else [])
-        self.culprit = Culprit.of(
-            bad.detach(),
+        culprit = Culprit.of(
+            bad[0].detach(),
             module=module,
             kind=kind,
             function=function,
             inside=bool(self._inside),
             inputs=inputs,
         )
+        self._sources.update((each, culprit) for each in bad)
+        self.culprit = self.culprit or culprit
+
+    def _passed_on(self, given: list[Tensor]) -> Culprit | None:
+        """Whose NaN a call was given, or else whose minus infinity."""
+        known = [each for each in given if each in self._sources]
+        worst = (each for each in known if len(known) == 1 or _state([each]).nan_or_infinity)
+        first = next(worst, known[0] if known else None)
+        return None if first is None else self._sources[first]
 
     def _before(
         self, label: tuple[str, str], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -185,8 +211,7 @@ class ForwardTrace(HookedMode):
         made, given = tensors_in(output), tensors_in(args) + tensors_in(kwargs)
         if self._label_graph:
             self._label(made, (*label, ""))
-        if self.culprit is None:
-            self._judge(made, given, None, (), (*label, ""))
+        self._judge([each for each in made if each not in self._sources], given, None, (), (*label, ""))
         self._inside.pop()
         self._fed.pop()
 

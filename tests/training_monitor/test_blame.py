@@ -1,6 +1,7 @@
 """The first NaN or infinity is put down to the module, function, weight or gradient that made it."""
 
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -197,3 +198,30 @@ def test_graph_is_let_go_of_when_the_blame_is_known() -> None:
     blamed(model)
     assert len(held) == 1
     assert held[0]() is None
+
+
+class DropsItsLogarithm(nn.Module):
+    """Makes minus infinity and lets go of it, as T5's relative positions do; then `spoil` is called."""
+
+    def __init__(self, spoil: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.positions, self.last, self.spoil = nn.Identity(), nn.Linear(2, 1), spoil
+        self.positions.register_forward_hook(lambda module, args, x: torch.where(x > 0, x.log(), x).long())
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.positions(x * 0)
+        spoilt: Tensor = self.spoil(self.last(x + places))
+        return spoilt.sum()
+
+
+def test_number_that_came_to_nothing_is_not_blamed_when_a_later_one_spoils_the_loss() -> None:
+    model = DropsItsLogarithm(lambda x: x)
+    model.last.register_forward_hook(lambda module, args, output: output * torch.nan)
+    found = blame(model, lambda: model(torch.ones(3, 2)))
+    assert (found.phase, found.module, found.function) == ("forward", "last", "mul")
+
+
+def test_minus_infinity_is_blamed_when_what_becomes_of_it_spoils_the_loss() -> None:
+    model = DropsItsLogarithm(lambda x: x + (x.data.mT * 0).log().mT * 0)
+    found = blame(model, lambda: model(torch.ones(3, 2)))
+    assert (found.module, found.kind, found.function) == ("", "DropsItsLogarithm", "log")
