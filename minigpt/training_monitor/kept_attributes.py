@@ -16,15 +16,17 @@ MOST_ENTRIES = 100_000
 
 
 @contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """What the modules remember ends as it began, in nested containers and in objects that they hold.
+def attributes_kept(model: nn.Module, given: object = None) -> Iterator[None]:
+    """What the modules remember ends as it began, and so does what they are `given` (a cache, say): nested containers,
+    and objects within objects.
 
-    What those objects hold in turn, and what lies outside of the modules, is not followed. Nor are the numbers in
-    tensors: see writes_undone.
+    What those hold in turn, and what lies outside of the modules, is not followed. Nor are the numbers in tensors: see
+    writes_undone.
     """
     memory = _Memory()
     for module in model.modules():
         memory.keep_module(module)
+    memory.keep(given)
     try:
         yield
     finally:
@@ -47,14 +49,14 @@ class _Memory:
         for table in (module._parameters, module._buffers):
             self._keep_table(table)
         for value in own.values():
-            self._keep(value, objects=1)
+            self.keep(value)
 
     def _keep_table(self, table: dict[str, Any]) -> dict[str, Any]:
         before = dict(table)
         self._undo.append(lambda: _restore_table(table, before))
         return before
 
-    def _keep(self, value: Any, objects: int) -> None:
+    def keep(self, value: Any, objects: int = 2) -> None:
         """`objects`: how many of them, one in the other, are looked into."""
         if id(value) in self._seen or self._left < 0 or isinstance(value, nn.Module | Tensor):
             return
@@ -75,7 +77,7 @@ class _Memory:
         self._left -= len(values)
         if self._left >= 0:
             for value in values:
-                self._keep(value, objects)
+                self.keep(value, objects)
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -123,9 +125,13 @@ def _undo_of(value: Any) -> Callable[[], object] | None:
     return None
 
 
+_DRIVERS = frozenset({"torch", "lightning", "pytorch_lightning", "lightning_fabric", "wandb"})
+"""A module may refer to what drives its training: that is no state of a forward, and other threads may write to it."""
+
+
 def _is_plain(value: Any) -> bool:
     """Of a class that somebody wrote for the model: no function, file, thread or process group."""
     kind = type(value)
     origin = kind.__module__.partition(".")[0]
-    own = origin != "torch" and origin not in sys.stdlib_module_names
+    own = origin not in _DRIVERS and origin not in sys.stdlib_module_names
     return (own or kind is SimpleNamespace) and type(getattr(value, "__dict__", None)) is dict

@@ -111,7 +111,7 @@ def done_again(call: KeptCall, *, scale: float = 1.0, backward: bool = True) -> 
             return output
         return {"output": output, "loss": _stand_in(output)}
 
-    with on_the_side(bare), _in_mode(bare, call.training):
+    with on_the_side(bare, (arguments, named)), _in_mode(bare, call.training):
         return blame(bare, forward, scale=scale)
 
 

@@ -185,6 +185,27 @@ def test_memory_that_was_made_in_the_block_is_written_to_without_a_copy() -> Non
     assert model.running_mean.tolist() == [0.0, 0.0]
 
 
+class Cached(Language):
+    """Adds to a cache, and takes its next batch itself where it is given an iterator."""
+
+    def forward(self, ids: Any, *others: Any) -> Tensor:
+        others[0].layers[0].seen.append(1)
+        return super().forward(ids if isinstance(ids, Tensor) else next(ids))
+
+
+def test_cache_and_iterator_are_used_once_when_the_loop_hands_them_over() -> None:
+    model: Any = Cached(nn.Identity())
+    batches = iter([torch.randint(0, V, (B, T)) for _ in range(3)])
+    monitor = LoopMonitor(model, sinks=[])
+    for ids in (next(batches), batches):
+        cache = SimpleNamespace(layers=[SimpleNamespace(seen=[])])
+        loss = model(ids, cache).sum() * torch.nan
+        loss.backward()
+        monitor.step(loss)
+        assert cache.layers[0].seen == [1]
+    assert len(list(batches)) == 1
+
+
 class Hostile:
     """Refuses to be looked at."""
 

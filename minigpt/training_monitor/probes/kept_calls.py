@@ -1,6 +1,6 @@
 """The model's calls of a step, by reference: enough to do one of them again should it turn out to be the bad one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -95,6 +95,8 @@ class KeptCalls:
         device: torch.device,
         copies: Copies,
     ) -> None:
+        if any(isinstance(value, Iterator) for value in (*arguments, *named.values())):
+            return  # done again, the call would take more out of it
         given = _tensors(arguments, named)
         for tensor in given:
             if tensor.grad_fn is not None:

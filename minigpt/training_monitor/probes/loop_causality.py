@@ -81,7 +81,7 @@ def _measured(call: KeptCall, given: Pair | None, heard: list[Pair]) -> Tensor |
     asked_BT = None if trained_BT is None else trained_BT != IGNORED
     if heard and heard[0][1] is not None:
         asked_BT = heard[0][1] != IGNORED
-    with on_the_side(model), evaluating(model):
+    with on_the_side(model, call.given()), evaluating(model):
         influence = _influence(model, call, ids_BT, asked_BT)
     return torch.where(is_causal.to(influence.device), influence, torch.nan)
 
