@@ -1,10 +1,12 @@
 """What modules remember outside of their tensors: counters, lists of losses, caches, generators."""
 
+import io
 import random
 import sys
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,10 @@ MOST_ENTRIES = 100_000
 """Of containers within containers that are followed: beyond lies a vocabulary or a data set, no state of a forward."""
 
 
+class NotKeptError(Exception):
+    """A module holds what would not end as it began."""
+
+
 @contextmanager
 def attributes_kept(model: nn.Module, given: object = None) -> Iterator[None]:
     """What the modules remember ends as it began, and so does what they are `given` (a cache, say): nested containers,
@@ -22,6 +28,9 @@ def attributes_kept(model: nn.Module, given: object = None) -> Iterator[None]:
 
     What those hold in turn, and what lies outside of the modules, is not followed. Nor are the numbers in tensors: see
     writes_undone.
+
+    Raises:
+        NotKeptError: at once, where a module holds an iterator, or is given one.
     """
     memory = _Memory()
     for module in model.modules():
@@ -46,7 +55,8 @@ class _Memory:
     def keep_module(self, module: nn.Module) -> None:
         own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
         self._undo.append(lambda: _restore_table(vars(module), own, _OF_EVERY_MODULE))
-        for table in (module._parameters, module._buffers):
+        tables: Any = (module._parameters, module._buffers, module._modules)
+        for table in tables:
             self._keep_table(table)
         for value in own.values():
             self.keep(value)
@@ -64,14 +74,25 @@ class _Memory:
         undo = _undo_of(value)
         if undo is not None:
             self._undo.append(undo)
-        elif type(value) in (list, dict, set, deque):
-            before = type(value)(value)
+        elif type(value) in _CONTAINERS:
+            before: Any = dict(value) if isinstance(value, dict) else list(value)
             self._undo.append(lambda: _refill(value, before))
-            self._follow(value.values() if type(value) is dict else value, objects)
+            self._follow(value.values() if isinstance(value, dict) else value, objects)
         elif type(value) is tuple:
             self._follow(value, objects)
+        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            raise NotKeptError(f"a {type(value).__name__} cannot be put back to where it was")
         elif objects and _is_plain(value):
-            self._follow(self._keep_table(vars(value)).values(), objects - 1)
+            self._keep_object(value, objects - 1)
+
+    def _keep_object(self, value: Any, objects: int) -> None:
+        table = getattr(value, "__dict__", {})
+        if type(table) is dict:
+            self._follow(self._keep_table(table).values(), objects)
+        slots = _in_slots(value)
+        for name, entry in slots.items():
+            self._undo.append(partial(object.__setattr__, value, name, entry))
+        self._follow(slots.values(), objects)
 
     def _follow(self, values: Any, objects: int) -> None:
         self._left -= len(values)
@@ -99,6 +120,10 @@ def _refill(value: Any, before: Any) -> None:
         value.extend(before)
     else:
         value.update(before)
+
+
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict, Counter)
+"""Not what is derived from them: that may refuse to be refilled."""
 
 
 def _undo_of(value: Any) -> Callable[[], object] | None:
@@ -134,4 +159,10 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     origin = kind.__module__.partition(".")[0]
     own = origin not in _DRIVERS and origin not in sys.stdlib_module_names
-    return (own or kind is SimpleNamespace) and type(getattr(value, "__dict__", None)) is dict
+    return (own or kind is SimpleNamespace) and not isinstance(value, type)
+
+
+def _in_slots(value: Any) -> dict[str, Any]:
+    slots = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    names = [name for own in slots for name in ((own,) if isinstance(own, str) else own)]
+    return {name: getattr(value, name) for name in names if name[:2] != "__" and hasattr(value, name)}

@@ -47,7 +47,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
         with _eagerly(model):
             yield
     finally:
-        torch.clear_autocast_cache()
         torch.set_autocast_cache_enabled(cached)
         for owner, name, buffer, value in buffers:
             owner._buffers[name] = buffer

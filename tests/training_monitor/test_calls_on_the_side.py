@@ -1,7 +1,8 @@
 """A forward on the side leaves a stranger's model as it was, whatever that remembers, and their calls unharmed."""
 
+import itertools
 import random
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,43 @@ class Deep(nn.Module):
         self.state.calls += 1
         self.state.sums.append(float(self.state.calls))
         return x * (1 + self.state.calls / 100 + self.table["steps"][0][0] / 50 + sum(self.recent) / 70)  # type: ignore[no-any-return]
+
+
+class Slots:
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+
+class Kinds(nn.Module):
+    """Other containers than the usual ones, and a layer that comes with every forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots, self.counter, self.layers = Slots(), Counter[str](), nn.ModuleList()
+        self.ordered, self.lists = OrderedDict(first=0), defaultdict[str, list[int]](list)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.slots.calls += 1
+        self.counter["calls"] += 1
+        self.ordered["first"] += 1
+        self.lists["calls"].append(1)
+        self.layers.append(nn.Identity())
+        calls = self.slots.calls + self.counter["calls"] + self.ordered["first"] + len(self.lists["calls"])
+        result: Tensor = x * (1 + calls / 100 + len(self.layers) / 70)
+        return result
+
+
+class Iterating(nn.Module):
+    """What it holds cannot be put back: it is not called on the side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + next(self.numbers) / 100)
 
 
 ELSEWHERE = torch.zeros(2)
@@ -106,6 +144,8 @@ def exchanged(own: nn.Parameter, followed: nn.Parameter) -> None:
 
 MIDDLES: dict[str, Callable[[], nn.Module]] = {
     "nested": Deep,
+    "kinds": Kinds,
+    "iterator": Iterating,
     "tensors": Tensors,
     "generators": Generators,
     "expanded": Expanded,
@@ -171,6 +211,17 @@ def test_retained_graph_can_be_walked_again_when_the_forward_writes_to_a_buffer(
     loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     monitor.step(loss)
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_weights_that_somebody_s_autocast_has_cast_are_used_on_after_a_call_on_the_side() -> None:
+    layer, x = nn.Linear(2, 2), torch.ones(1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = layer(x)
+        with torch.no_grad():
+            layer.weight.add_(1)
+        with on_the_side(layer):
+            layer(x)
+        assert torch.equal(layer(x), before)
 
 
 def test_memory_that_was_made_in_the_block_is_written_to_without_a_copy() -> None:
