@@ -154,7 +154,8 @@ class LoopMonitor:
         self._tokens_seen = state["tokens_seen"]
         # It has seen the first steps: what it could not judge in a run half-way through, it can.
         self.monitor = TrainingMonitor(self.monitor.config, facts=replace(self._facts, resumed=False))
-        self.monitor.load_state_dict(state["monitor"])
+        if not self.monitor.load_state_dict(state["monitor"]):
+            self.monitor = TrainingMonitor(self.monitor.config, facts=replace(self._facts, resumed=True))
         self._probe.check_causality(self.monitor.causality_is_due(self.step_number + 1))
 
     def _look_is_due(self, step: int) -> bool:

@@ -189,11 +189,11 @@ class TrainingMonitor:
             "causality": self._causality.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
         """Restores a state; a rule that was switched on since starts fresh, and all do if the state is of another
-        version."""
+        version. Whether it was not."""
         if state.get("version") != STATE_VERSION:
-            return
+            return False
         for name, detector in self._detectors.items():
             if name in state["detectors"]:
                 detector.load_state_dict(state["detectors"][name])
@@ -203,6 +203,7 @@ class TrainingMonitor:
         self._suspicion.load_state_dict(state["suspicion"])
         self._open = dict(state["open"])
         self._causality.load_state_dict(state["causality"])
+        return True
 
 
 def _enriched(finding: Finding, more: Evidence) -> Finding:

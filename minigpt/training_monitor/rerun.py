@@ -154,23 +154,8 @@ def _is_poisoned(signals: StepSignals, model: nn.Module) -> bool:
 
 
 def _evidence_of(found: Blame, call: KeptCall) -> Found:
-    """The blame in the vocabulary of findings."""
-    evidence: Found = {"phase": found.phase}
-    named = {
-        "module": found.place,
-        "module_kind": found.kind,
-        "function": found.function,
-        "parameter": found.parameter,
-        "dtype": found.dtype,
-    }
-    evidence |= {key: value for key, value in named.items() if value}
-    if found.input_max is not None:
-        evidence["module_input_max"] = found.input_max
-    if found.total:
-        evidence |= {"non_finite_count": found.non_finite, "of": found.total}
-    if found.phase != "weights":
-        evidence |= _row(found, call)
-    return evidence
+    """The blame in the vocabulary of findings, and the sequence that it came from."""
+    return found.as_evidence() | ({} if found.phase == "weights" else _row(found, call))
 
 
 def _row(found: Blame, call: KeptCall) -> Found:

@@ -13,6 +13,7 @@ from minigpt.training_monitor import TrainingMonitor
 from minigpt.training_monitor.action import Continue, SkipUpdate
 from minigpt.training_monitor.deferred_read import DeferredRead
 from minigpt.training_monitor.facade import LoopMonitor
+from minigpt.training_monitor.signals import StepSignals
 from tests.training_monitor.recording_sink import RecordingSink
 
 
@@ -262,3 +263,13 @@ def test_gradient_that_a_frozen_parameter_still_has_is_none() -> None:
     assert parameters is not None
     assert parameters.grad_norms[:2] == [None, None]
     assert None not in parameters.grad_norms[2:]
+
+
+def test_loop_is_taken_for_one_half_way_through_when_its_state_is_of_another_version() -> None:
+    """Else the first loss after the resume would be judged as that of an untrained model."""
+    model = nn.Linear(4, 4)
+    monitor = LoopMonitor(model, sinks=[], vocab_size=4, start_step=50)
+    monitor.load_state_dict({"tokens_seen": 7, "monitor": {"version": -1}})
+    seen = monitor.monitor.observe(StepSignals(step=1, loss=90.0, grad_norm=1.0))
+    assert seen.findings == []
+    monitor.close()
