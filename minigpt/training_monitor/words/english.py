@@ -129,7 +129,8 @@ SEEN: dict[str, str] = {
     "degenerate_batch.seen": "the batches have lost their variety|{value} distinct tokens, usual {normal}",
     "label_mismatch.seen": "only {value} of the targets are the next token|usual {normal}",
     "label_leak.seen": "{label_copy} of the targets stand in the input at their own place",
-    "future_leak.seen": "another last token moves what the model says before it: {value} of what it moves there",
+    "future_leak.seen": "exchanging a sequence's last token changes the outputs before it: by {value} of the change at "
+    "its own place",
     "throughput_drop.seen": "{value} tokens/s, usual {normal}",
     "memory_growth.seen": "memory grows: {normal} -> {value}",
 }
