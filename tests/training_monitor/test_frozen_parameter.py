@@ -187,3 +187,19 @@ def test_frozen_parameter_is_silent_when_the_gradient_is_what_rounding_leaves_of
         return changed(still(signals), "blocks.1", grad_norms=6e-9)
 
     assert told(build(), 40, rounded) == []
+
+
+def test_frozen_parameter_is_silent_when_other_scales_rest_from_time_to_time() -> None:
+    """In bf16 a scale near 1 takes a small step or it does not: one that rests longer than ever is no exception."""
+
+    def coarse(signals: StepSignals) -> StepSignals:
+        step = signals.step
+        if step % 9 < 7:
+            signals = changed(signals, "blocks.0.norm", update_norms=0.0)
+        return changed(signals, "blocks.2.norm", update_norms=0.0) if step >= 60 else signals
+
+    def alone(signals: StepSignals) -> StepSignals:
+        return changed(signals, "blocks.2.norm", update_norms=0.0) if signals.step >= 60 else signals
+
+    assert [finding for finding in told(build(), 120, alone) if finding.interrupts]
+    assert [finding for finding in told(build(), 120, coarse) if finding.interrupts] == []

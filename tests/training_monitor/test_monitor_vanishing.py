@@ -93,7 +93,7 @@ def test_vanishing_uses_the_floor_of_the_config_when_it_is_lowered() -> None:
     assert told(DIP, floor=1e-8) == []
 
 
-@pytest.mark.parametrize(("growth", "interrupts"), [(1.0, True), (1.012, False)])
+@pytest.mark.parametrize(("growth", "interrupts"), [(1.0, True), (1.006, True), (1.012, False)])
 def test_vanishing_does_not_interrupt_when_the_norm_of_a_slow_start_comes_back(
     growth: float, interrupts: bool
 ) -> None:

@@ -145,6 +145,9 @@ class ForwardGrowth:
         high = value > config.attention_logit_max
         self._saturated = self._saturated + 1 if high else 0
         lasts = self._saturated >= config.persist_looks + 3 and not self._loss.solved()
+        # A high rate takes them there and back in a training that is none the worse for it.
+        far_out = value > FAR_OUT["attention_logit_growth"] * config.attention_logit_max
+        lasts = lasts and (far_out or self._suffers())
         if high and (lasts or worst is None):
             anchor = self._anchors.of("attention", group)
             looks = 1 if lasts else inf

@@ -1,5 +1,6 @@
 """frozen_parameter and no_update: gradients are there, the optimizer runs, and yet weights do not move."""
 
+from math import sqrt
 from typing import Any
 
 from minigpt.training_monitor.detectors.absence import Absence, Facts, named, out_of_place
@@ -139,6 +140,8 @@ class FrozenParameter:
             return set()
         steady = {name for name in overdue if still.longest_gap(name) < self._config.persist_steps}
         matrices = _matrices(facts)
+        if any(still.row(name) for name in facts.names if name not in steady and name not in matrices):
+            steady &= matrices  # other vectors cannot take their steps either: it is the weights' precision
         # A group whose rate always was 0 is meant to rest; one that comes to rest in mid-run is not.
         out = out_of_place(facts, set(never) - _at_rest(facts), still.present)
         return steady | (matrices & {*overdue, *out})
@@ -201,9 +204,11 @@ def _at_rest(facts: ParameterFacts) -> set[str]:
 
 
 def _matrices(facts: ParameterFacts) -> set[str]:
-    """Names of the parameters that are not small beside the rest of their layer."""
+    """Names of the parameters that are not small beside the rest of their layer, nor beside the widest of the model (a
+    last norm is all there is of its layer)."""
     largest: dict[str, int] = {}
     for group, size in zip(facts.groups, facts.sizes, strict=True):
         largest[group] = max(largest.get(group, 0), size)
+    least = sqrt(max(facts.sizes, default=0))
     rows = zip(facts.names, facts.groups, facts.sizes, strict=True)
-    return {name for name, group, size in rows if size >= VECTOR_SHARE * largest[group]}
+    return {name for name, group, size in rows if size >= max(VECTOR_SHARE * largest[group], least)}

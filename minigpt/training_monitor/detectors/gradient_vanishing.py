@@ -20,6 +20,8 @@ HYSTERESIS = 2.0
 """A low norm is over when it is this many times above what made it low."""
 SOLVED = 0.05
 """A loss below this fraction of the first one leaves no gradients in a healthy run either."""
+RECOVERY = 1.5
+"""Times its lowest level that a norm which has declined must reach again to be on its way up."""
 ENOUGH_VALUES = 8
 """Low values that show a lasting fall in a sparse record, where persist_steps may hold one or two; a fall by the square
 of drop_ratio needs no more than three."""
@@ -51,6 +53,7 @@ class GradientVanishing:
         self._declining_since: int | None = None
         self._high_in_a_row = 0
         self._has_floor = True
+        self._lowest: float | None = None
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         faint = self._faint.observe(signals, self._config.first_step)
@@ -120,6 +123,8 @@ class GradientVanishing:
                 normal = thirds[0]  # the recent level has itself declined
         self._normal = normal
         evidence = self._seen(signals, trigger, normal)
+        if not self._incident.is_open:
+            self._lowest = None
         findings = self._incident.bad(now.step, evidence)
         if self._lasts(now, trigger, normal) and self._loss_stands_still(now, trigger, normal):
             if now.step >= self._config.first_step:
@@ -136,9 +141,17 @@ class GradientVanishing:
             return False
         if trigger == "decline" and self._declining_since is not None:
             long_enough = now.step - self._declining_since >= self._config.decline_steps
-            still = length > self._config.decline_steps // 2 and not self._recent.recovers()
-            return long_enough and still
+            return not self._recovers() and long_enough and length > self._config.decline_steps // 2
         return length >= self._config.persist_steps
+
+    def _recovers(self) -> bool:
+        """Whether the norm is on its way up again from its lowest: what is lost for good does not come back."""
+        thirds = self._recent.thirds()
+        if thirds is None:
+            return False
+        level = thirds[2].norm
+        self._lowest = level if self._lowest is None else min(self._lowest, level)
+        return level - self._lowest > log(RECOVERY)
 
     def _loss_stands_still(self, now: Point, trigger: str, normal: Point | None) -> bool:
         improvement = self._recent.loss_improvement()
@@ -233,6 +246,7 @@ class GradientVanishing:
             "declining_since": self._declining_since,
             "high_in_a_row": self._high_in_a_row,
             "has_floor": self._has_floor,
+            "lowest": self._lowest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -246,4 +260,4 @@ class GradientVanishing:
         self._first = unlisted(state["first"])
         self._declining_since = state["declining_since"]
         self._high_in_a_row = state["high_in_a_row"]
-        self._has_floor = state.get("has_floor", True)
+        self._has_floor, self._lowest = state["has_floor"], state["lowest"]

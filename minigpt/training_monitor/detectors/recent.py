@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from math import exp, log
+from math import exp
 from typing import Any, NamedTuple
 
 from minigpt.training_monitor.baseline import median
@@ -13,8 +13,6 @@ LOSS_POINTS = 12
 """And so many for the loss: its noise hides how much it improved between single values."""
 STEADY_SHARE = 0.1
 """Part of a decline that each half of it has: what a spike leaves behind, all at once, is none."""
-RECOVERY = 1.25
-"""Times larger that the last third of the norms is than the first when they recover."""
 
 
 class Point(NamedTuple):
@@ -98,11 +96,6 @@ class Recent:
         share = STEADY_SHARE * (first.norm - last.norm)
         falls = first.norm - middle.norm > share and middle.norm - last.norm > share
         return falls and last.fall_from(first) > fall
-
-    def recovers(self) -> bool:
-        """Whether the norm is on its way up again: what is lost for good does not come back."""
-        thirds = self.thirds()
-        return thirds is not None and thirds[2].norm - thirds[0].norm > log(RECOVERY)
 
     def loss_improvement(self) -> float | None:
         """Fraction by which the loss fell from the first to the last third; None below three points."""
