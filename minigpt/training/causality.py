@@ -2,6 +2,8 @@
 
 # B batch, T time, V vocabulary
 
+from math import isnan
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from minigpt.data.loader import StepBatches
 from minigpt.training.compilation import uncompiled
 from minigpt.training.run import Run
 from minigpt.training_monitor.causality import NotJudgedError, influence_of_the_last
-from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.deferred_read import StepReads
 from minigpt.training_monitor.probes.loop_causality import MOST_TOKENS, evaluating
 from minigpt.training_monitor.untouched import untouched
 
@@ -22,28 +24,21 @@ class CausalityLooks:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._reads: DeferredRead[int] = DeferredRead(run.reads_late)
-        self._ready: dict[int, float] = {}
+        self._reads: StepReads[None] = StepReads(run.reads_late)
 
     def begin(self, batches: StepBatches) -> None:
         """Before a step: look, if that is due."""
         step = self._run.position.step + 1
         if self._run.monitor.causality_is_due(step):
-            self._keep(self._reads.push(step, self._look(batches)))
+            self._reads.push(step, None, self._look(batches))
 
     def influence_of(self, step: int) -> float | None:
         """What was seen at this step; None: it was not looked."""
-        coming = self._reads.under_way
-        # What a later step sent for has only just left: reading it would wait for the device.
-        if coming is not None and coming <= step:
-            self._keep(self._reads.drain())
-        found = self._ready.pop(step, None)
-        return None if found is None or found != found else found  # NaN: it could not be told
-
-    def _keep(self, read: tuple[int, list[float]] | None) -> None:
-        if read is not None:
-            step, (influence,) = read
-            self._ready[step] = influence
+        read = self._reads.of(step)
+        if read is None:
+            return None
+        (influence,) = read[1]
+        return None if isnan(influence) else influence  # NaN: it could not be told
 
     @torch.no_grad()
     def _look(self, batches: StepBatches) -> Tensor:

@@ -75,3 +75,29 @@ class DeferredRead(Generic[Tag]):
         if self._ring[self._turn].numel() < size:
             self._ring[self._turn] = torch.empty(size, dtype=torch.float32, pin_memory=True)
         return self._ring[self._turn][:size]
+
+
+class StepReads(Generic[Tag]):
+    """Vectors that only some steps have: `push` one at its step, ask for it `of` that step when that is read."""
+
+    def __init__(self, late: bool | None = None) -> None:
+        """`late`: see DeferredRead."""
+        self._reads: DeferredRead[tuple[int, Tag]] = DeferredRead(late)
+        self._ready: dict[int, tuple[Tag, list[float]]] = {}
+
+    def push(self, step: int, tag: Tag, vector: Tensor) -> None:
+        """Takes a step's 1-d fp32 vector under a tag."""
+        self._keep(self._reads.push((step, tag), vector))
+
+    def of(self, step: int) -> tuple[Tag, list[float]] | None:
+        """The step's tag and values, once; None: it had none."""
+        coming = self._reads.under_way
+        # What a later step sent for has only just left: reading it would wait for the device.
+        if coming is not None and coming[0] <= step:
+            self._keep(self._reads.drain())
+        return self._ready.pop(step, None)
+
+    def _keep(self, read: tuple[tuple[int, Tag], list[float]] | None) -> None:
+        if read is not None:
+            (step, tag), values = read
+            self._ready[step] = tag, values

@@ -126,7 +126,7 @@ def test_look_of_a_later_step_is_not_waited_for() -> None:
     looks = LookReads(late=True)
     looks.push(5, MeasuredLook((("output_logit_rms", "output"),), torch.tensor([1.0])))
     assert looks.look_of(4) is None
-    assert looks._reads.under_way is not None  # read with its own step's numbers
+    assert looks._reads._reads.under_way is not None  # read with its own step's numbers
     found = looks.look_of(5)
     assert found is not None
     assert found.output_logit_rms == 1.0

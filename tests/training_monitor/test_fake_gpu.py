@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minigpt.training_monitor import facade, untouched
+from minigpt.training_monitor import deferred_read, facade, untouched
 from minigpt.training_monitor.config import MonitorConfig
 from minigpt.training_monitor.facade import LoopMonitor
 from minigpt.training_monitor.forward_look import measure_look
-from minigpt.training_monitor.probes import looks
 from minigpt.training_monitor.probes.batch import BatchProbe, DeviceBatch
 from minigpt.training_monitor.probes.model_probe import ModelProbe
 from minigpt.training_monitor.probes.upload import uploaded
@@ -143,7 +142,7 @@ class Sent:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_watched_step_waits_for_no_copy(scaled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (facade, looks):
+    for module in (facade, deferred_read):
         monkeypatch.setattr(module, "DeferredRead", Sent)
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     with fake_gpus() as transfers:

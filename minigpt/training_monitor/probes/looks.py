@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from minigpt.training_monitor.armed_look import ArmedLook, arm
-from minigpt.training_monitor.deferred_read import DeferredRead
+from minigpt.training_monitor.deferred_read import StepReads
 from minigpt.training_monitor.forward_look import MeasuredLook
 from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.probes.forward_capture import is_traced
@@ -18,24 +18,15 @@ class LookReads:
     """Looks on their way from the device: `push` one at its step, `look_of` that step when its signals are read."""
 
     def __init__(self, late: bool | None = None) -> None:
-        self._reads: DeferredRead[tuple[int, MeasuredLook]] = DeferredRead(late)
-        self._ready: dict[int, Look] = {}
+        self._reads: StepReads[MeasuredLook] = StepReads(late)
 
     def push(self, step: int, measured: MeasuredLook) -> None:
-        self._keep(self._reads.push((step, measured), measured.vector))
+        self._reads.push(step, measured, measured.vector)
 
     def look_of(self, step: int) -> Look | None:
         """The look taken at this step, if one was."""
-        coming = self._reads.under_way
-        # The look of a later step has only just been sent for: reading it would wait for the device.
-        if coming is not None and coming[0] <= step:
-            self._keep(self._reads.drain())
-        return self._ready.pop(step, None)
-
-    def _keep(self, read: tuple[tuple[int, MeasuredLook], list[float]] | None) -> None:
-        if read is not None:
-            (step, measured), values = read
-            self._ready[step] = measured.read(values)
+        read = self._reads.of(step)
+        return None if read is None else read[0].read(read[1])
 
 
 class LoopLooks:
