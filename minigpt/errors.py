@@ -21,6 +21,15 @@ class CheckpointError(MiniGPTError):
     """A checkpoint that cannot be found, read or fitted to this run."""
 
 
+class OutOfMemoryError(MiniGPTError):
+    """More memory was needed than there is; the message names the setting that fits."""
+
+    def __init__(self, message: str, *, between_steps: bool) -> None:
+        """`between_steps`: the state of the run is that after its last finished step, and whole."""
+        super().__init__(message)
+        self.between_steps = between_steps
+
+
 class RecordError(MiniGPTError):
     """A training record that cannot be found, read or judged."""
 

@@ -104,6 +104,15 @@ def run(arguments: list[str]) -> int:
         # nobody wants the rest (head, less), nor a complaint when Python flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except (RuntimeError, MemoryError) as error:
+        from minigpt.training.out_of_memory import shortage_of
+
+        if shortage_of(error) is None:
+            raise
+        said = (str(error).strip().splitlines() or ["no memory left"])[0]
+        return _refused(
+            f"out of memory: {said}; a smaller model, batch or context fits (see: minigpt memory)"
+        )
     except OSError as error:
         if error.errno not in _SURROUNDINGS:
             raise

@@ -92,6 +92,14 @@ class BatchLoader:
         self.close()
         self._position = state["position"]
 
+    def regroup(self, micro_batch_size: int, position: int) -> None:
+        """From `position` on, the same windows a step in micro-batches of another size, which divides them."""
+        self.close()
+        sequences = self._micro_batch_size * self._grad_accum_steps
+        assert sequences % micro_batch_size == 0, "other windows a step"
+        self._micro_batch_size, self._grad_accum_steps = micro_batch_size, sequences // micro_batch_size
+        self._position = position
+
     def close(self) -> None:
         """Ends the background thread; the loader can be used again and goes on where it was."""
         if self._worker is not None:

@@ -15,7 +15,7 @@ def available_bytes(device: torch.device) -> int | None:
     """Bytes this process could still allocate on `device`; None where the system does not tell.
 
     On a CPU what the kernel could hand out without swapping, within the limits of the cgroups (containers,
-    batch jobs).
+    batch jobs) and of the process (ulimit -v).
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -23,7 +23,7 @@ def available_bytes(device: torch.device) -> int | None:
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
-    limits = (_system_available(), cgroup_available(_CGROUP_ROOT, _own_cgroups()))
+    limits = (_system_available(), cgroup_available(_CGROUP_ROOT, _own_cgroups()), _address_space_left())
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -36,6 +36,18 @@ def _system_available() -> int | None:
         pass
     total = _physical_bytes()
     return None if total is None else int(total * _MAC_SHARE)
+
+
+def _address_space_left() -> int | None:
+    """Below the process's own limit; None without one."""
+    try:
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return None if limit == resource.RLIM_INFINITY else max(0, limit - pages * resource.getpagesize())
+    except (ImportError, OSError):
+        return None
 
 
 def _physical_bytes() -> int | None:

@@ -99,6 +99,7 @@ def build_run(
         bytes_per_token=prepared.manifest.validation.bytes / prepared.manifest.validation.tokens,
         tokenizer=tokenizer,
         micro_batch_size=micro_batch_size,
+        workload=workload(config, world, precision, tokenizer.vocab_size, micro_batch_size),
         monitor=TrainingMonitor(
             config.monitor,
             # Put back into its own state, the monitor has seen the first steps.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from minigpt.model.gpt import GPT
+from minigpt.training.out_of_memory import shortage_of
 from minigpt.training.precision import Precision
 
 # Seconds of eager work left in a run below which compiling does not pay. Measured on 4 CPU cores: 20-60 s to compile
@@ -34,7 +35,7 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     """Compile `model` in place by a dry run: the seconds it took, and None or why it does not work here.
 
     In place (`nn.Module.compile`), so parameter names keep their form. No random number is drawn and no gradient is
-    left behind; where compiling fails (no C++ compiler, no Triton) the model stays eager.
+    left behind; where compiling fails (no C++ compiler, no Triton) the model stays eager. Too little memory is raised.
     """
     started_at = time.perf_counter()
     device = model.embedding.weight.device
@@ -48,6 +49,8 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
         loss.backward()
     except Exception as error:
         model._compiled_call_impl = None
+        if shortage_of(error) is not None:
+            raise
         return 0.0, (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     finally:
         model.zero_grad(set_to_none=True)

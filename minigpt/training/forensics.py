@@ -61,9 +61,8 @@ class Forensics:
         run, step = self._run, self._run.position.step + 1
         if not run.monitor.config.enabled:
             return
-        if self._began and step <= self._began[-1].step:  # the run was taken back
-            self._began.clear()
-            self._told.clear()
+        if self._began and step == self._began[-1].step:  # begun anew: it did not fit the memory
+            self._began.pop()
         self._began.append(_Began(step, batches, random_states(run.world.device)))
 
     def end(self, call_off: Tensor) -> None:

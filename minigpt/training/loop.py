@@ -5,15 +5,17 @@ from collections.abc import Callable
 from typing import Literal
 
 from minigpt.data.loader import StepBatches, validation_batches
-from minigpt.evaluation.loss import evaluate
+from minigpt.errors import OutOfMemoryError
+from minigpt.evaluation.loss import Evaluation, evaluate
 from minigpt.training.compilation import compile_model, compiling_pays, uncompiled
 from minigpt.training.interrupt import Interrupted
 from minigpt.training.observe import Observer
+from minigpt.training.out_of_memory import within_memory
 from minigpt.training.rate import learning_rate_of, lower_learning_rate
 from minigpt.training.rollback import roll_back
 from minigpt.training.run import Run
 from minigpt.training.save import SaveClock, save
-from minigpt.training.step import train_step
+from minigpt.training.step import StepResult, train_step
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training_monitor.action import Action, RollBack, ScaleLearningRate, Stop, graver
 from minigpt.training_monitor.grad_flow import check_grad_flow
@@ -37,8 +39,19 @@ def train(run: Run) -> Outcome:
 
 def _train_on(run: Run) -> Outcome | RollBack:
     """Train from where the run stands, as after a resume. At a RollBack nothing has been saved."""
+    observer = Observer(run)
+    try:
+        return _steps(run, observer)
+    except OutOfMemoryError as error:
+        # Saving needs every rank, and the others wait in the middle of a step.
+        if error.between_steps and run.world.size == 1:
+            _interrupted(run, observer, "out of memory")
+        raise
+
+
+def _steps(run: Run, observer: Observer) -> Outcome | RollBack:
     config, position = run.config, run.position
-    observer, clock, watch = Observer(run), SaveClock(run.checkpoints.every_minutes), Stopwatch()
+    clock, watch = SaveClock(run.checkpoints.every_minutes), Stopwatch()
     saved_step = position.step
     if not _made_up_for_evaluation(run):
         return "interrupted"
@@ -79,22 +92,26 @@ def _train_on(run: Run) -> Outcome | RollBack:
 
 def _next_step(run: Run, observer: Observer, watch: Stopwatch) -> Action:
     """Train one step; what the monitor asks for after the newest one that it could read."""
-    batches = run.loader.next_step()
     lr = learning_rate_of(run)
     run.skip_above = run.monitor.skip_above(run.position.step + 1)
-    observer.begin(batches)
-    result = train_step(run, batches, lr, _grad_flow_check(run))
+
+    def one_step() -> tuple[StepBatches, StepResult]:
+        batches = run.loader.next_step()
+        observer.begin(batches)
+        return batches, train_step(run, batches, lr, _grad_flow_check(run))
+
+    batches, result = within_memory(run, f"step {run.position.step + 1}", one_step)
     _advance(run, batches, result.targets)
     return observer.push(result, lr, watch.lap(), batches.position)
 
 
-def _interrupted(run: Run, observer: Observer) -> Outcome | RollBack:
+def _interrupted(run: Run, observer: Observer, reason: str = "interrupted") -> Outcome | RollBack:
     """Saved, unless what was still to be read calls for a rollback first: a checkpoint would have it forgotten."""
     action, _ = _agreed(run, observer.drain())
     if isinstance(action, RollBack):
         return action
     _heed(run, action, observer)
-    save(run, "stopping" if isinstance(action, Stop) else "interrupted")
+    save(run, "stopping" if isinstance(action, Stop) else reason)
     return action if isinstance(action, Stop) else "interrupted"
 
 
@@ -146,7 +163,9 @@ def _compile(run: Run) -> bool:
     position.compiled_from = position.step if before is None else before
     try:
         with run.interrupt.at_once():
-            seconds, error = compile_model(run.model, run.micro_batch_size, run.precision)
+            seconds, error = within_memory(
+                run, "compiling", lambda: compile_model(run.model, run.micro_batch_size, run.precision)
+            )
     except Interrupted:
         interrupted = True
     if run.world.any(interrupted):
@@ -196,22 +215,7 @@ def _grad_flow_check(run: Run) -> Callable[[], None] | None:
 
 def _evaluate(run: Run) -> bool:
     """Evaluate on the validation split and tell the sinks; whether this is the best so far."""
-    with uncompiled(run.model):
-        evaluation = evaluate(
-            run.model,
-            validation_batches(
-                run.validation,
-                run.micro_batch_size,
-                run.config.eval_tokens,
-                rank=run.world.rank,
-                world_size=run.world.size,
-            ),
-            bytes_per_token=run.bytes_per_token,
-            autocast=run.precision.autocast,
-            device=run.world.device,
-            reduce_sum=run.world.sum,
-            should_stop=lambda: bool(run.interrupt),
-        )
+    evaluation = within_memory(run, f"the evaluation after step {run.position.step}", lambda: _evaluated(run))
     if evaluation is None:
         return False
     position = run.position
@@ -226,3 +230,23 @@ def _evaluate(run: Run) -> bool:
     if improved:
         position.best_loss, position.best_step = evaluation.loss, position.step
     return improved
+
+
+def _evaluated(run: Run) -> Evaluation | None:
+    """The model on the validation split; None where the user wants to stop."""
+    with uncompiled(run.model):
+        return evaluate(
+            run.model,
+            validation_batches(
+                run.validation,
+                run.micro_batch_size,
+                run.config.eval_tokens,
+                rank=run.world.rank,
+                world_size=run.world.size,
+            ),
+            bytes_per_token=run.bytes_per_token,
+            autocast=run.precision.autocast,
+            device=run.world.device,
+            reduce_sum=run.world.sum,
+            should_stop=lambda: bool(run.interrupt),
+        )

@@ -17,6 +17,7 @@ from minigpt.distributed.world import World
 from minigpt.model.gpt import GPT
 from minigpt.optim.config import ScheduleConfig
 from minigpt.optim.schedule import LoweredRate
+from minigpt.planning.memory import Workload
 from minigpt.training.config import TrainingConfig
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision
@@ -75,6 +76,8 @@ class Run:
     """Bytes of validation text a token stands for."""
     tokenizer: Tokenizer
     micro_batch_size: int
+    workload: Workload
+    """What a rank computes in one forward and backward, at the micro-batch that the run began with."""
     monitor: TrainingMonitor
     sinks: Sink
     progress: Progress

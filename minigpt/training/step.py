@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.data.loader import StepBatches
 from minigpt.optim.build import apply_update, set_learning_rate
+from minigpt.training.out_of_memory import UpdateOutOfMemoryError, shortage_of
 from minigpt.training.run import Run
 from minigpt.training_monitor.batch_facts import BatchFacts
 from minigpt.training_monitor.probes.batch import batch_facts
@@ -66,7 +67,12 @@ def train_step(
         bad |= measurement.total > run.skip_above
     call_off = bad.float()
     _clip(run, measurement.total)
-    apply_update(run.optimizers, call_off)
+    try:
+        apply_update(run.optimizers, call_off)
+    except (RuntimeError, MemoryError) as error:
+        if shortage_of(error) is None:
+            raise
+        raise UpdateOutOfMemoryError from error
     run.scaler.update()
     run.model.zero_grad(set_to_none=True)
     numbers = torch.cat([torch.stack([loss, call_off, scale]), measurement.vector, leftover.reshape(1)])

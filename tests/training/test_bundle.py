@@ -1,7 +1,6 @@
 """At the first NaN the run says who made it and from which text, and leaves a bundle to do the step again."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from minigpt.training.passage import struck
 from minigpt.training.replay import replay
 from minigpt.training_monitor.blame import Blame
 from minigpt.training_monitor.event import Event
-from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.signals import StepSignals
 from tests.training.poisoned import (
     FIRST_BAD,
@@ -163,21 +161,16 @@ def test_step_that_ended_the_run_is_kept_when_its_numbers_are_finite(
     assert "one update late" in told[-1]
 
 
-def test_incident_is_examined_anew_when_the_run_was_taken_back(workshop: Workshop, run_dir: Path) -> None:
+def test_step_that_begins_again_is_examined_as_it_was_begun_last(workshop: Workshop, run_dir: Path) -> None:
     with opened_run(workshop.config(), run_dir) as run:
         forensics = Forensics(run)
         first, second = run.loader.next_step(), run.loader.next_step()
-        weight_row(run)
-        finding = Finding("nan_loss", "suspected", 1, 1, 1)
-        signals = StepSignals(step=1, loss=math.nan, grad_norm=math.nan, update_skipped=True, tokens=128)
         forensics.begin(first)
-        assert forensics.examine(signals, finding)["phase"] == "weights"
-        with torch.no_grad():
-            run.model.get_parameter("blocks.1.mlp.down.weight")[3, 2] = 0.0
-        one_activation(run)
-        assert forensics.examine(signals, finding)["phase"] == "weights"  # the same incident
         forensics.begin(second)
-        assert forensics.examine(signals, finding)["phase"] == "forward"
+        run.position.step += 1
+        forensics.keep_step(StepSignals(step=1, loss=9.0, grad_norm=5.0, tokens=128), "loss_divergence")
+    (batch, *_) = read_bundle(run_dir / "crash_step_1.pt").micro_batches
+    assert batch.window_indices == second.micro_batches[0].window_indices
 
 
 @pytest.mark.parametrize(
