@@ -13,7 +13,7 @@ import typer
 import minigpt
 from minigpt.cli import config, diagnose, evaluate, generate, lab, memory, prepare, replay, train
 from minigpt.cli.options import with_resume_value
-from minigpt.errors import DeviceError, MiniGPTError, OtherRankError
+from minigpt.errors import DeviceError, MiniGPTError, OtherRankError, OutOfMemoryError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -139,7 +139,8 @@ def _reader_left() -> bool:
 
 def _is_said_elsewhere(error: MiniGPTError) -> bool:
     """Under torchrun one rank of a machine speaks for all that refuse the same."""
-    other = os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, DeviceError)
+    own = isinstance(error, DeviceError | OutOfMemoryError)
+    other = os.environ.get("LOCAL_RANK", "0") != "0" and not own
     return other or isinstance(error, OtherRankError)
 
 

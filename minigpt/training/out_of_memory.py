@@ -142,7 +142,7 @@ def _told(run: Run, what: str, shortage: Shortage, smaller: int | None) -> str:
     """One line: what was wanted, what is there, and what fits."""
     work = replace(run.workload, micro_batch_size=run.micro_batch_size)
     available = available_bytes(run.world.device)
-    words = f"out of memory in {what}"
+    words = f"out of memory in {what}" + (f" on rank {run.world.rank}" if run.world.size > 1 else "")
     if shortage.wanted_bytes is not None:
         words += f": {bytes_text(shortage.wanted_bytes)} more were wanted"
         words += f" with {bytes_text(available)} free" if available is not None else ""

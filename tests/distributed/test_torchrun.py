@@ -158,3 +158,33 @@ def test_all_ranks_do_as_the_main_one_when_a_finding_is_one_rank_s_own(
     assert "exitcode  : 4" in printed
     assert len(metrics_of(tmp_path / "run")) == 47
     assert (tmp_path / "run" / "crash_step_47.pt").exists()
+
+
+ONE_RANK_IS_TOO_SMALL = """
+import os
+from minigpt.cli.main import main
+from minigpt.model.gpt import GPT
+
+forward, made = GPT.forward, []
+
+def too_large(model, *inputs):
+    made.append(1)
+    if os.environ["RANK"] == "1" and len(made) > 8:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
+    return forward(model, *inputs)
+
+GPT.forward = too_large
+main()
+"""
+
+
+def test_rank_that_runs_out_of_memory_says_which_setting_fits(workshop: Workshop, tmp_path: Path) -> None:
+    program = ONE_RANK_IS_TOO_SMALL
+    with workshop.start(tmp_path / "run", ranks=2, program=program) as launcher:
+        printed, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0
+    assert printed.count("error: out of memory in ") == 1
+    assert " on rank 1: " in printed
+    assert "--set training.micro_batch_size=2 needs about" in printed
+    assert "minigpt/cli/main.py" not in printed
+    assert checkpoints_by_step(tmp_path / "run")
