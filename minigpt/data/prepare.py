@@ -13,6 +13,7 @@ import tokenizers
 
 import minigpt
 from minigpt.atomic import atomic_folder, remove_folder
+from minigpt.data.blocks import damaged
 from minigpt.data.cache import cached_fingerprint, entry_folder, writing_to
 from minigpt.data.config import DataConfig
 from minigpt.data.corpus import Corpus, open_corpus
@@ -26,6 +27,7 @@ from minigpt.data.manifest import (
     PartInfo,
     damage,
     read_manifest,
+    write_manifest,
 )
 from minigpt.data.progress import ShouldStop, Tick, Watch, never
 from minigpt.data.sample import sample_texts
@@ -37,7 +39,7 @@ from minigpt.errors import DataError
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus ready for training; its tokens stay on disk, memory-mapped."""
+    """A corpus ready for training; its tokens stay on disk and are verified whenever they are read."""
 
     folder: Path
     manifest: Manifest
@@ -51,7 +53,13 @@ class Prepared:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return Tokenizer.load(self.tokenizer_path)
+        tokenizer = Tokenizer.load(self.tokenizer_path)
+        if tokenizer.vocab_size != self.manifest.vocab_size:
+            raise damaged(
+                self.folder / MANIFEST_NAME,
+                f"it says a vocabulary of {self.manifest.vocab_size:,}, {TOKENIZER_NAME} has {tokenizer.vocab_size:,}",
+            )
+        return tokenizer
 
     def bytes_per_token(self, part: Part) -> float:
         """UTF-8 bytes of text that a token of this part stands for on average: for bits per byte."""
@@ -83,7 +91,7 @@ def prepare(config: DataConfig, *, progress: bool = True, should_stop: ShouldSto
             remove_folder(folder)
         # Of two processes that prepare the same at once, the first to finish wins and both use its work.
         with atomic_folder(folder, keep_existing=True) as building:
-            _build(building, config, corpus, fingerprint, given, watch)
+            _build(building, folder.name, config, corpus, fingerprint, given, watch)
             if corpus.state() != state:
                 raise DataError(
                     "the corpus changed while it was being prepared; run again when it is at rest"
@@ -98,17 +106,18 @@ def open_prepared(folder: Path) -> Prepared | str | None:
     """The prepared corpus in `folder`, what is wrong with it, or None where there is nothing."""
     if not folder.exists():
         return None
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return f"{MANIFEST_NAME} is missing or unreadable"
+    try:
+        manifest = read_manifest(folder)
+    except DataError as error:
+        return str(error)
     if (wrong := damage(folder, manifest)) is not None:
         return wrong
     dtype = np.dtype(manifest.dtype).newbyteorder("<")
     return Prepared(
         folder,
         manifest,
-        Tokens(folder, "train", manifest.train, dtype),
-        Tokens(folder, "validation", manifest.validation, dtype),
+        Tokens(folder, "train", manifest.train, dtype, manifest.vocab_size),
+        Tokens(folder, "validation", manifest.validation, dtype, manifest.vocab_size),
     )
 
 
@@ -119,7 +128,13 @@ def _given_tokenizer(config: DataConfig) -> Tokenizer | None:
 
 
 def _build(
-    folder: Path, config: DataConfig, corpus: Corpus, fingerprint: str, given: Tokenizer | None, watch: Watch
+    folder: Path,
+    key: str,
+    config: DataConfig,
+    corpus: Corpus,
+    fingerprint: str,
+    given: Tokenizer | None,
+    watch: Watch,
 ) -> None:
     """Fills `folder`; each pass over the corpus streams it anew, so that memory stays bounded."""
     began = time.perf_counter()
@@ -139,6 +154,7 @@ def _build(
     _check_parts(parts, config)
     manifest = Manifest(
         format=FORMAT,
+        key=key,
         source=(config.source,) if isinstance(config.source, str) else tuple(config.source),
         fingerprint=fingerprint,
         tokenizer_id=tokenizer.id,
@@ -153,7 +169,7 @@ def _build(
         seconds=time.perf_counter() - began,
         versions=_versions(),
     )
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    write_manifest(folder, manifest)
     _report(manifest, skipped)
 
 

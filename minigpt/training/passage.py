@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minigpt.data.loader import Batch
 from minigpt.data.shards import DocumentIndex
+from minigpt.errors import DataError
 from minigpt.training.run import Run
 from minigpt.training_monitor.blame import Blame
 
@@ -32,7 +33,7 @@ def passage_of(run: Run, batch: Batch, row: int) -> Passage:
         start = run.loader.windows.start(batch.window_indices[row])
         folder = Path(run.identity["corpus"]["folder"])
         document, offset = DocumentIndex(folder, "train").at(start)
-    except (OSError, IndexError):  # the cache was cleared, or the batch is no window of it
+    except (DataError, IndexError):  # the cache was cleared or damaged, or the batch is no window of it
         return Passage("", 0, text)
     return Passage(document, offset, text)
 

@@ -7,7 +7,7 @@ from typing import Any
 from minigpt.checkpoint.health import before_trouble
 from minigpt.checkpoint.load import load_checkpoint
 from minigpt.data.shards import DocumentIndex
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, DataError
 from minigpt.training.folder import set_newer_aside
 from minigpt.training.rate import lower_learning_rate
 from minigpt.training.records import open_sinks
@@ -109,7 +109,7 @@ def _documents(run: Run, start: int, stop: int) -> tuple[str, ...]:
     try:
         index = DocumentIndex(Path(run.identity["corpus"]["folder"]), "train")
         names = [index.at(windows.start(window))[0] for window in run.loader.windows_at(start, stop - start)]
-    except OSError:  # the cache was cleared
+    except DataError:  # the cache was cleared or damaged
         return ()
     return tuple(dict.fromkeys(names))
 

@@ -22,7 +22,7 @@ def make_tokens(tmp_path: Path) -> MakeTokens:
             writer.start_document("numbers")
             writer.append(np.array(ids, dtype), text_bytes=len(ids))
             info = writer.finish()
-        return Tokens(tmp_path, "train", info, dtype)
+        return Tokens(tmp_path, "train", info, dtype, vocab_size=1 << 16)
 
     return make
 
