@@ -186,16 +186,16 @@ def read_whole(path: Path) -> bytes:
 def damaged(path: Path, found: str) -> DataError:
     """What to raise where a prepared file is not what was written."""
     return DataError(
-        f"the prepared corpus is damaged: {path}: {found}; delete its folder and run the same command again (or "
-        f"`minigpt prepare`), which prepares it anew: rm -r {path.parent}"
+        f"the prepared corpus is damaged: {path}: {found}; delete its folder, and it is prepared anew when next "
+        f"needed, or by `minigpt prepare`: rm -r {path.parent}"
     )
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
     """What to raise where the disk refuses to give a prepared file."""
     return DataError(
-        f"the prepared corpus cannot be read: {path}: {error.strerror or error}; bring its disk or mount back and run "
-        f"the same command again, or delete the folder to have it prepared anew: {path.parent}"
+        f"the prepared corpus cannot be read: {path}: {error.strerror or error}; bring its disk or mount back, or "
+        f"delete the folder, and it is prepared anew when next needed, or by `minigpt prepare`: rm -r {path.parent}"
     )
 
 

@@ -1,7 +1,5 @@
 """Batches for training, prefetched in the background, and for validation, in order."""
 
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +10,8 @@ import torch
 from torch import Tensor
 
 from minigpt.data.order import permuted
+from minigpt.data.prefetch import Prefetcher
 from minigpt.data.windows import IGNORE_INDEX, Windows
-
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class BatchLoader:
         self._rank, self._world_size = rank, world_size
         self._pin_memory, self._prefetch = pin_memory, prefetch
         self._position = position
-        self._worker: _Prefetcher | None = None
+        self._worker: Prefetcher[StepBatches] | None = None
 
     @property
     def windows(self) -> Windows:
@@ -76,12 +73,19 @@ class BatchLoader:
         return self._micro_batch_size * self._grad_accum_steps * self._world_size
 
     def next_step(self) -> StepBatches:
-        """The next step's micro-batches of this rank; raises what went wrong in the background."""
-        if self._worker is None:
-            self._worker = _Prefetcher(self, self._position, self._prefetch)
-        step = self._worker.next_step()
+        """The next step's micro-batches of this rank, waited for; raises what went wrong in the background."""
+        step = self._reader().take()
         self._position = step.next_position
         return step
+
+    def wait(self, seconds: float) -> bool:
+        """Whether `next_step` would answer at once, within so many seconds."""
+        return self._reader().wait(seconds)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What `next_step` would raise, as far as is known."""
+        return None if self._worker is None else self._worker.failure
 
     def state_dict(self) -> dict[str, int]:
         """Where the next step starts: all that resuming needs."""
@@ -124,6 +128,16 @@ class BatchLoader:
             batches, position, position + self.windows_per_step, position // len(self._windows), targets
         )
 
+    def _reader(self) -> Prefetcher[StepBatches]:
+        if self._worker is None:
+            self._worker = Prefetcher(self._steps(self._position), self._prefetch)
+        return self._worker
+
+    def _steps(self, position: int) -> Iterator[StepBatches]:
+        while True:
+            yield (step := self.step_at(position))
+            position = step.next_position
+
     def _batch(self, position: int) -> Batch:
         indices = self.windows_at(position, self._micro_batch_size)
         inputs_BT, targets_BT = _stacked(self._windows, indices)
@@ -140,48 +154,6 @@ class BatchLoader:
             places = np.arange(cursor, min(cursor + missing, per_epoch), dtype=np.int64)
             indices += permuted(places, per_epoch, self._seed, epoch).tolist()
         return indices
-
-
-class _Prefetcher:
-    """A daemon thread that keeps a few steps ready."""
-
-    def __init__(self, loader: BatchLoader, position: int, prefetch: int) -> None:
-        self._ready: queue.Queue[StepBatches | BaseException] = queue.Queue(maxsize=max(1, prefetch))
-        self._closing = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(loader, position), name="batches", daemon=True
-        )
-        self._thread.start()
-
-    def next_step(self) -> StepBatches:
-        if self._failure is None:
-            item = self._ready.get()
-            if isinstance(item, StepBatches):
-                return item
-            self._failure = item
-        raise self._failure
-
-    def close(self) -> None:
-        self._closing.set()
-        self._thread.join()
-
-    def _run(self, loader: BatchLoader, position: int) -> None:
-        try:
-            while not self._closing.is_set():
-                step = loader.step_at(position)
-                position = step.next_position
-                self._put(step)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: StepBatches | BaseException) -> None:
-        while not self._closing.is_set():
-            try:
-                self._ready.put(item, timeout=_POLL_SECONDS)
-                return
-            except queue.Full:
-                continue
 
 
 def validation_batches(

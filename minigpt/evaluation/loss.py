@@ -31,7 +31,7 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | None],
     *,
     bytes_per_token: float,
     autocast: Callable[[], AbstractContextManager[object]],
@@ -39,7 +39,8 @@ def evaluate(
     reduce_sum: Callable[[Tensor], Tensor],
     should_stop: Callable[[], bool],
 ) -> Evaluation | None:
-    """The evaluation over all ranks' `batches`, or None on every rank if one was told to stop.
+    """The evaluation over all ranks' `batches`, or None on every rank if one was told to stop, or has a None among its
+    batches: they could not all be read.
 
     `reduce_sum` sums a small tensor over ranks (the identity for one process) and is called exactly once, so
     ranks may hold different numbers of batches and may be told to stop at different moments. `model` is the
@@ -59,8 +60,8 @@ def evaluate(
         # meet autograd.
         with torch.no_grad():
             for batch in batches:
-                stopped = should_stop()
-                if stopped:
+                stopped = batch is None or should_stop()
+                if batch is None or stopped:
                     break
                 targets_BT = batch.targets_BT.to(device, non_blocking=True)
                 with autocast():

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from minigpt.data.loader import StepBatches, validation_batches
-from minigpt.errors import OutOfMemoryError
+from minigpt.checkpoint.files import checkpoint_path
+from minigpt.data.loader import StepBatches
+from minigpt.errors import DataError, OutOfMemoryError
 from minigpt.evaluation.loss import Evaluation, evaluate
 from minigpt.training.compilation import compile_model, compiling_pays, uncompiled
 from minigpt.training.interrupt import Interrupted
@@ -17,6 +18,7 @@ from minigpt.training.run import Run
 from minigpt.training.save import SaveClock, save
 from minigpt.training.step import StepResult, train_step
 from minigpt.training.stopwatch import Stopwatch
+from minigpt.training.supply import ValidationSupply, next_batches
 from minigpt.training_monitor.action import Action, RollBack, ScaleLearningRate, Stop, graver
 from minigpt.training_monitor.grad_flow import check_grad_flow
 
@@ -27,9 +29,29 @@ TIMED_STEP = 2
 
 
 def train(run: Run) -> Outcome:
-    """Train until max_steps, an interrupt, or a stop by the monitor; in each case the state is saved."""
+    """Train until max_steps, an interrupt, or a stop by the monitor; in each case the state is saved.
+
+    Raises:
+        DataError: on every rank, when one cannot read its data; the state is saved.
+        OutOfMemoryError: a step does not fit; the state before it is saved, if it is whole and there is one rank.
+    """
     while True:
-        outcome = _train_on(run)
+        observer = Observer(run)
+        try:
+            outcome = _train_on(run, observer)
+        except DataError as error:
+            # The state after the last finished step is whole, whatever could not be read for the next.
+            outcome = _left(run, observer, f"no more data: {error}")
+            if not isinstance(outcome, RollBack):
+                step = run.position.step
+                raise DataError(
+                    f"{error} (the run is saved at step {step}; then go on with --resume)"
+                ) from error
+        except OutOfMemoryError as error:
+            # Saving needs every rank, and the others wait in the middle of a step.
+            if error.between_steps and run.world.size == 1:
+                _left(run, observer, "out of memory")
+            raise
         if not isinstance(outcome, RollBack):
             return outcome
         stop = roll_back(run, outcome)
@@ -37,22 +59,10 @@ def train(run: Run) -> Outcome:
             return stop
 
 
-def _train_on(run: Run) -> Outcome | RollBack:
+def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
     """Train from where the run stands, as after a resume. At a RollBack nothing has been saved."""
-    observer = Observer(run)
-    try:
-        return _steps(run, observer)
-    except OutOfMemoryError as error:
-        # Saving needs every rank, and the others wait in the middle of a step.
-        if error.between_steps and run.world.size == 1:
-            _interrupted(run, observer, "out of memory")
-        raise
-
-
-def _steps(run: Run, observer: Observer) -> Outcome | RollBack:
     config, position = run.config, run.position
     clock, watch = SaveClock(run.checkpoints.every_minutes), Stopwatch()
-    saved_step = position.step
     if not _made_up_for_evaluation(run):
         return "interrupted"
     while position.step < config.max_steps:
@@ -61,6 +71,8 @@ def _steps(run: Run, observer: Observer) -> Outcome | RollBack:
                 break
             watch.restart()
         action = _next_step(run, observer, watch)
+        if action is None:
+            break
         improved = False
         if _evaluation_is_due(run):
             action = graver(action, observer.drain())
@@ -78,7 +90,6 @@ def _steps(run: Run, observer: Observer) -> Outcome | RollBack:
         _heed(run, action, observer)
         if due:
             save(run, "best so far" if improved else "stopping" if stopping else "regular")
-            saved_step = position.step
             clock.reset()
             watch.restart()
         if isinstance(action, Stop):
@@ -87,26 +98,35 @@ def _steps(run: Run, observer: Observer) -> Outcome | RollBack:
             break
     else:
         return "finished"
-    return "interrupted" if saved_step == position.step else _interrupted(run, observer)
+    return _left(run, observer, "interrupted")
 
 
-def _next_step(run: Run, observer: Observer, watch: Stopwatch) -> Action:
-    """Train one step; what the monitor asks for after the newest one that it could read."""
+def _next_step(run: Run, observer: Observer, watch: Stopwatch) -> Action | None:
+    """Train one step; what the monitor asks for after the newest one that it could read. None: interrupted before."""
     lr = learning_rate_of(run)
     run.skip_above = run.monitor.skip_above(run.position.step + 1)
 
-    def one_step() -> tuple[StepBatches, StepResult]:
-        batches = run.loader.next_step()
+    def one_step() -> tuple[StepBatches, StepResult] | None:
+        batches = next_batches(run)
+        if batches is None:
+            return None
         observer.begin(batches)
         return batches, train_step(run, batches, lr, _grad_flow_check(run))
 
-    batches, result = within_memory(run, f"step {run.position.step + 1}", one_step)
+    made = within_memory(run, f"step {run.position.step + 1}", one_step)
+    if made is None:
+        return None
+    batches, result = made
     _advance(run, batches, result.targets)
     return observer.push(result, lr, watch.lap(), batches.position)
 
 
-def _interrupted(run: Run, observer: Observer, reason: str = "interrupted") -> Outcome | RollBack:
-    """Saved, unless what was still to be read calls for a rollback first: a checkpoint would have it forgotten."""
+def _left(run: Run, observer: Observer, reason: str) -> Outcome | RollBack:
+    """Saved where this step is not yet, unless what was still to be read calls for a rollback first: a checkpoint would
+    have it forgotten."""
+    path = checkpoint_path(run.run_dir, run.position.step)
+    if run.world.from_main(path.exists()):
+        return "interrupted"
     action, _ = _agreed(run, observer.drain())
     if isinstance(action, RollBack):
         return action
@@ -234,19 +254,17 @@ def _evaluate(run: Run) -> bool:
 
 def _evaluated(run: Run) -> Evaluation | None:
     """The model on the validation split; None where the user wants to stop."""
+    supply = ValidationSupply(run)
     with uncompiled(run.model):
-        return evaluate(
+        evaluation = evaluate(
             run.model,
-            validation_batches(
-                run.validation,
-                run.micro_batch_size,
-                run.config.eval_tokens,
-                rank=run.world.rank,
-                world_size=run.world.size,
-            ),
+            supply,
             bytes_per_token=run.bytes_per_token,
             autocast=run.precision.autocast,
             device=run.world.device,
             reduce_sum=run.world.sum,
             should_stop=lambda: bool(run.interrupt),
         )
+    if evaluation is None:
+        supply.check()
+    return evaluation
