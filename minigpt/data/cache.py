@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minigpt.atomic import write_text_atomically
+from minigpt.data.blocks import read_whole
 from minigpt.data.config import DataConfig
 from minigpt.data.corpus import Corpus
 from minigpt.data.manifest import FORMAT
@@ -20,14 +21,18 @@ def cached_fingerprint(corpus: Corpus, state: str, cache: Path, watch: Watch) ->
     """The corpus's fingerprint, read from the cache where no file changed since it was last computed."""
     remembered = cache / "fingerprints" / state
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        known = remembered.read_text(encoding="ascii")
-        if len(known) == len(state):
-            return known
+        fingerprint, _, digest = read_whole(remembered).decode("ascii").partition(" ")
+        if digest == _vouching(state, fingerprint):
+            return fingerprint
     with watch.over("reading the corpus", corpus.size_bytes()) as tick:
         fingerprint = corpus.fingerprint(tick)
     with writing_to(cache):
-        write_text_atomically(remembered, fingerprint)
+        write_text_atomically(remembered, f"{fingerprint} {_vouching(state, fingerprint)}")
     return fingerprint
+
+
+def _vouching(state: str, fingerprint: str) -> str:
+    return hashlib.sha256(f"{state} {fingerprint}".encode()).hexdigest()
 
 
 def entry_folder(config: DataConfig, fingerprint: str, tokenizer_id: str | None, cache: Path) -> Path:

@@ -60,6 +60,11 @@ def encode_documents(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def usable_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _encode_batch(
     batch: list[tuple[Part, Document]], tokenizer: Tokenizer, dtype: np.dtype[Any]
 ) -> list[Encoded]:

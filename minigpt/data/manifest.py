@@ -1,12 +1,15 @@
 """What a prepared corpus says about itself: the manifest.json beside its shards."""
 
 import hashlib
+import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tokenizers
 from pydantic import Field, ValidationError
 
+import minigpt
 from minigpt.data.blocks import BlockReader, StoredFile, checksums_name, read_whole
 from minigpt.errors import DataError
 from minigpt.schema import Config
@@ -81,6 +84,15 @@ class Manifest(Config):
         """Digest of all tokens: equal where training reads the very same."""
         shards = [shard.sha256 for part in self.parts for shard in (*part.shards, part.names)]
         return hashlib.sha256("\n".join(shards).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What prepares a corpus here and now."""
+    return {
+        "minigpt": minigpt.__version__,
+        "tokenizers": tokenizers.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

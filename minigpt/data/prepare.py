@@ -1,7 +1,5 @@
 """A corpus made ready for training: tokenizer, token shards and manifest, in a cache keyed by content."""
 
-import os
-import platform
 import sys
 import time
 from contextlib import closing
@@ -9,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tokenizers
 
-import minigpt
 from minigpt.atomic import atomic_folder, remove_folder
 from minigpt.data.blocks import damaged
 from minigpt.data.cache import cached_fingerprint, entry_folder, writing_to
 from minigpt.data.config import DataConfig
 from minigpt.data.corpus import Corpus, open_corpus
 from minigpt.data.document import Skipped
-from minigpt.data.encode import encode_documents
+from minigpt.data.encode import encode_documents, usable_cpus
 from minigpt.data.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -27,6 +23,7 @@ from minigpt.data.manifest import (
     PartInfo,
     damage,
     read_manifest,
+    versions,
     write_manifest,
 )
 from minigpt.data.progress import ShouldStop, Tick, Watch, never
@@ -76,6 +73,10 @@ def prepare(config: DataConfig, *, progress: bool = True, should_stop: ShouldSto
 
     Raises DataError for the user's mistakes, PreparationStoppedError once `should_stop` returns True."""
     watch = Watch(should_stop, shown=progress)
+    return watch.run(lambda: _prepared(config, watch))
+
+
+def _prepared(config: DataConfig, watch: Watch) -> Prepared:
     given = _given_tokenizer(config)
     corpus = open_corpus(config)
     cache = config.cache_folder()
@@ -148,7 +149,7 @@ def _build(
     tokenizer = given or _trained(config, corpus, watch)
     tokenizer.save(folder / TOKENIZER_NAME)
     skipped = Skipped()
-    workers = config.num_workers or _usable_cpus()
+    workers = config.num_workers or usable_cpus()
     with watch.over("tokenizing", size) as tick:
         parts = _write_shards(folder, corpus, skipped, split, tokenizer, workers, tick)
     _check_parts(parts, config)
@@ -167,7 +168,7 @@ def _build(
         skipped=dict(skipped.counts),
         skipped_examples={reason: tuple(names) for reason, names in skipped.examples.items()},
         seconds=time.perf_counter() - began,
-        versions=_versions(),
+        versions=versions(),
     )
     write_manifest(folder, manifest)
     _report(manifest, skipped)
@@ -239,18 +240,6 @@ def _report(manifest: Manifest, skipped: Skipped) -> None:
 
 def _listed(config: DataConfig) -> str:
     return config.source if isinstance(config.source, str) else ", ".join(config.source)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "minigpt": minigpt.__version__,
-        "tokenizers": tokenizers.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(line: str) -> None:

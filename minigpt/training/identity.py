@@ -32,7 +32,11 @@ def identity_of(order: Order, prepared: Prepared) -> dict[str, Any]:
         "overrides": list(order.overrides),
         "vocab_size": padded_vocab_size(prepared.manifest.vocab_size),
         "tokenizer_id": prepared.manifest.tokenizer_id,
-        "corpus": {"fingerprint": prepared.manifest.fingerprint, "folder": str(prepared.folder)},
+        "corpus": {
+            "fingerprint": prepared.manifest.fingerprint,
+            "tokens_sha256": prepared.manifest.tokens_sha256,
+            "folder": str(prepared.folder),
+        },
         "environment": environment(),
     }
 

@@ -100,8 +100,13 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
     _check_tokenizer(order, state)
     same_settings = state["config"]["data"] == order.config.data.model_dump(mode="json")
     kept = open_prepared(Path(state["corpus"]["folder"])) if same_settings else None
-    if isinstance(kept, Prepared) and kept.manifest.tokenizer_id == state["tokenizer_id"]:
+    if isinstance(kept, Prepared) and _is_same(kept, state):
         return kept, []
+    lines = []
+    if kept is not None:
+        wrong = kept if isinstance(kept, str) else "it holds another one"
+        folder = state["corpus"]["folder"]
+        lines.append(f"the prepared corpus in {folder} cannot be used any more ({wrong}): prepared anew")
     tokenizer_path = loaded.path.parent / TOKENIZER_NAME
     data = order.config.data
     if tokenizer_path.is_file():
@@ -113,12 +118,18 @@ def corpus_of_run(order: Order, loaded: Loaded, should_stop: ShouldStop) -> tupl
             f"{tokenizer_path} is missing or not the one that the checkpoint's weights were trained with: "
             "put the run's own tokenizer.json back beside its checkpoint"
         )
-    lines = []
-    if prepared.manifest.fingerprint != state["corpus"]["fingerprint"]:
+    if not _is_same(prepared, state):
         lines.append(
             "the corpus is not the one the run began with: it goes on at the same place in an order of its own"
         )
     return prepared, lines
+
+
+def _is_same(prepared: Prepared, state: dict[str, Any]) -> bool:
+    """Whether these are the tokens that the run began with; checkpoints of old only know of the text."""
+    manifest, began = prepared.manifest, state["corpus"]
+    same_text = (manifest.fingerprint, manifest.tokenizer_id) == (began["fingerprint"], state["tokenizer_id"])
+    return same_text and began.get("tokens_sha256", manifest.tokens_sha256) == manifest.tokens_sha256
 
 
 def _check_tokenizer(order: Order, state: dict[str, Any]) -> None:

@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minigpt.data import progress
 from minigpt.data.prepare import Prepared, prepare
-from minigpt.data.progress import PreparationStoppedError
+from minigpt.data.progress import PreparationStoppedError, Tick
 from minigpt.data.shards import ShardWriter, TokenArray
+from minigpt.data.sources import files
 from minigpt.errors import DataError
 from tests.data.conftest import data_config
 
@@ -115,6 +118,35 @@ def test_prepare_stops_when_asked_and_leaves_nothing(corpus: Path, cache: Path, 
         prepare(data_config(corpus, cache), should_stop=lambda: next(left, None) is None)
     assert entries(cache) == []
     assert "TOKENIZERS_PARALLELISM" not in os.environ
+
+
+def test_prepare_stops_when_asked_while_a_source_hangs(
+    corpus: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = threading.Event()
+
+    def hanging(path: Path, tick: Tick) -> str:
+        works.wait()
+        return ""
+
+    monkeypatch.setattr(files, "_content_sha256", hanging)
+    for name, seconds in (("PATIENCE_SECONDS", 0.1), ("_QUIET_SECONDS", 0.3), ("_GRACE_SECONDS", 0.1)):
+        monkeypatch.setattr(progress, name, seconds)
+    with pytest.raises(PreparationStoppedError):
+        prepare(data_config(corpus, cache), should_stop=lambda: True)
+    works.set()
+    assert entries(cache) == []
+    assert capsys.readouterr().err.count("reading the corpus: nothing read for 0 seconds: a stuck disk") == 1
+
+
+def test_a_remembered_fingerprint_with_a_flipped_bit_is_computed_anew(corpus: Path, cache: Path) -> None:
+    folder = prepare(data_config(corpus, cache)).folder
+    (remembered,) = (cache / "fingerprints").iterdir()
+    good = remembered.read_bytes()
+    for place in (0, len(good) // 2, len(good) - 1):
+        remembered.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        assert prepare(data_config(corpus, cache)).folder == folder
+        assert remembered.read_bytes() == good
 
 
 def test_prepare_notices_a_corpus_that_changes_meanwhile(corpus: Path, cache: Path) -> None:

@@ -15,6 +15,7 @@ from minigpt.data import prefetch
 from minigpt.data.blocks import BlockReader, StoredFile
 from minigpt.errors import DataError
 from minigpt.training import supply
+from minigpt.training.folder import describe_run
 from minigpt.training.loop import train
 from minigpt.training.run import Run
 from tests.training.tiny_run import (
@@ -78,6 +79,23 @@ def test_run_saves_and_goes_on_exactly_when_its_data_are_harmed_and_mended(
     path.write_bytes(good)
     with opened_run(config, other, load_newest(other).state) as run:
         assert train(run) == "finished"
+    assert_same_run(tmp_path / "straight", other, 12)
+
+
+def test_resume_prepares_a_damaged_corpus_anew_and_goes_on_exactly(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = straight_run(workshop, tmp_path / "straight")
+    other = tmp_path / "other"
+    with opened_run(config, other) as run:
+        interrupt_at(run, 6)
+        assert train(run) == "interrupted"
+        flipped(shard(run, "train"))
+    describe_run(other, config, run.tokenizer)
+    assert workshop.train(other, "model.dropout=0.1", resume="auto") == 0
+    said = capsys.readouterr().out
+    assert "cannot be used any more (the prepared corpus is damaged: " in said
+    assert "the corpus is not the one the run began with" not in said
     assert_same_run(tmp_path / "straight", other, 12)
 
 

@@ -242,7 +242,9 @@ def test_training_step_waits_for_nothing_but_the_late_read(
         observer, watch = Observer(run), Stopwatch()
         with DeviceSide(run.model) as side:
             for _ in range(UNTIL_LOWERED):
-                loop._heed(run, loop._next_step(run, observer, watch), observer)
+                action = loop._next_step(run, observer, watch)
+                assert action is not None
+                loop._heed(run, action, observer)
     looks = [signals.step for signals in sinks.signals if signals.look is not None]
     assert set(looks) > {20, 40, 60}
     assert any(signals.update_skipped for signals in sinks.signals)
