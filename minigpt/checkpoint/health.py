@@ -1,13 +1,17 @@
-"""Which checkpoints were taken while all was well: what they say of themselves, read without their tensors."""
+"""Which checkpoints were taken while all was well: what they say of themselves, read without their tensors.
+
+A damaged one says nothing: it is not gone back to, and nothing is deleted for its sake.
+"""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from minigpt.checkpoint.content import glance_at_checkpoint
+from minigpt.checkpoint.damage import DamagedError, said_of
 from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.errors import CheckpointError
 from minigpt.training_monitor.policy_config import HARMLESS, STRUCTURAL
 
 
@@ -39,15 +43,10 @@ def health_mark(open_findings: dict[str, str], trouble_since: int | None) -> dic
 
 
 def read_health(path: Path) -> Health | None:
-    """The mark of a checkpoint; None where there is none to read: the file is gone or damaged.
-
-    Memory-mapped, so a file of gigabytes takes milliseconds. Its checksums are not looked at.
-    """
+    """The mark of a checkpoint; None where there is none to trust: the file is gone, damaged or has none."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return Health(path, int(state["step"]), dict(state["open_findings"]), state.get("trouble_since"))
-    # As in load_checkpoint: damage surfaces as many types.
-    except Exception:
+        return _health(path)
+    except CheckpointError:
         return None
 
 
@@ -56,10 +55,13 @@ def last_healthy(run_dir: Path) -> Health | None:
     return next(healthy_newest_first(run_dir), None)
 
 
-def healthy_newest_first(run_dir: Path) -> Iterator[Health]:
-    """The checkpoints taken in health, but for those that later ones know to have been in trouble already."""
+def healthy_newest_first(run_dir: Path, damaged: list[str] | None = None) -> Iterator[Health]:
+    """The checkpoints taken in health, but for those that later ones know to have been in trouble already.
+
+    `damaged` gets a line for each that is passed over because it cannot be read.
+    """
     since: int | None = None
-    for health in _newest_first(run_dir):
+    for health in _newest_first(run_dir, damaged):
         since = min((at for at in (since, health.trouble_since) if at is not None), default=None)
         if health.healthy and (since is None or health.step < since):
             yield health
@@ -82,8 +84,19 @@ def before_trouble(run_dir: Path, since: int | None, quarantine_steps: int) -> I
     yield from kept_back
 
 
-def _newest_first(run_dir: Path) -> Iterator[Health]:
+def _newest_first(run_dir: Path, damaged: list[str] | None = None) -> Iterator[Health]:
     for path in reversed(checkpoints_by_step(run_dir).values()):
-        health = read_health(path)
-        if health is not None:
-            yield health
+        try:
+            yield _health(path)
+        except CheckpointError as error:
+            if damaged is not None:
+                damaged.append(said_of(path, error))
+
+
+def _health(path: Path) -> Health:
+    """The mark of a whole checkpoint: a damaged one's would say that all is well where nothing can be read."""
+    state = glance_at_checkpoint(path)
+    found, since = state.get("open_findings"), state.get("trouble_since")
+    if not isinstance(found, dict) or not isinstance(since, int | None):
+        raise DamagedError(path, "it does not say whether all was well")
+    return Health(path, state["step"], dict(found), since)

@@ -1,14 +1,15 @@
 """Finding and reading checkpoints: safe (weights only), checked, and with the older one when the newest is damaged."""
 
-import pickle
-import zipfile
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from minigpt.checkpoint.files import FORMAT, checkpoints_by_step
+from minigpt.checkpoint.content import check_content, glance_at_checkpoint, is_good
+from minigpt.checkpoint.damage import DamagedError, said_of
+from minigpt.checkpoint.digest import read_sealed
+from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
 from minigpt.checkpoint.health import healthy_newest_first
 from minigpt.errors import CheckpointError
 
@@ -22,15 +23,20 @@ class Loaded:
     damaged: list[str] = field(default_factory=list)
 
 
+def is_run_folder(place: Path) -> bool:
+    """Whether checkpoints are looked for in `place`: a folder, but for one that lies where a checkpoint should."""
+    return place.is_dir() and checkpoint_step(place) is None
+
+
 def find_checkpoint(place: Path) -> Path:
-    """The checkpoint file at `place`, or the newest one of the run folder `place`.
+    """The checkpoint file at `place`, or the newest one of the run folder `place`. What stands there is not looked at.
 
     Raises:
         CheckpointError: there is none.
     """
-    if place.is_dir():
+    if is_run_folder(place):
         return list(_candidates(place).values())[-1]
-    if not place.is_file():
+    if not os.path.lexists(place):
         raise CheckpointError(
             f"{place} is neither a checkpoint file nor a run folder; runs live in checkpoints/"
         )
@@ -38,42 +44,35 @@ def find_checkpoint(place: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of one checkpoint file, on the CPU; only plain data and tensors are ever unpickled.
+    """The content of one checkpoint file, on the CPU; only plain data and tensors are ever unpickled, and only after
+    the checksum of the file's bytes was found right.
 
     Raises:
-        CheckpointError: the file is damaged or is no checkpoint of MiniGPT.
+        DamagedError: the file is damaged, or no checkpoint of MiniGPT.
+        CheckpointError: a newer MiniGPT wrote it.
     """
+    state = read_sealed(path)
+    check_content(path, state)
+    found: dict[str, Any] = state
+    return found
+
+
+def load_given(place: Path) -> Loaded:
+    """The one checkpoint that was asked for, never another in its place.
+
+    Raises:
+        CheckpointError: it is not there or cannot be read; the newest good one of its folder is named.
+    """
+    path = find_checkpoint(place)
     try:
-        # The archive carries a CRC-32 of every record, and torch.load does not look at it.
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise CheckpointError(
-                f"{path} is damaged (checksum of {broken} does not match); use an older checkpoint"
-            )
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    # A damaged archive surfaces as many types: BadZipFile, EOFError, UnpicklingError, RuntimeError, KeyError ...
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {_reason(error)}; use an older one"
-        ) from error
-    if not isinstance(state, dict) or "model_state_dict" not in state or "step" not in state:
-        raise CheckpointError(f"{path} is not a MiniGPT checkpoint: it has no model_state_dict and step")
-    if state.get("format") not in range(1, FORMAT + 1):
-        raise CheckpointError(
-            f"{path} has checkpoint format {state.get('format')}, this MiniGPT reads 1 to {FORMAT}; "
-            "use the version that wrote it"
+        return Loaded(path, load_checkpoint(path))
+    except DamagedError as error:
+        others = (other for other in reversed(checkpoints_by_step(path.parent).values()) if other != path)
+        good = next((other for other in others if is_good(other)), None)
+        way_out = (
+            "no other checkpoint of its folder is good" if good is None else f"the newest good one is {good}"
         )
-    return state
-
-
-def _reason(error: Exception) -> str:
-    """One line; torch's own about unsafe content is a page of advice to load it all the same."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than plain data and tensors"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{error}; {way_out}") from error
 
 
 def load_newest(run_dir: Path, *, healthy: bool = False) -> Loaded:
@@ -83,19 +82,34 @@ def load_newest(run_dir: Path, *, healthy: bool = False) -> Loaded:
         CheckpointError: there is none, or all are damaged.
     """
     damaged: list[str] = []
-    paths = list(_candidates(run_dir).values())
+    paths: Iterable[Path] = reversed(_candidates(run_dir).values())
     if healthy:
-        paths = [health.path for health in healthy_newest_first(run_dir)][::-1]
-        if not paths:
-            raise CheckpointError(
-                f"{run_dir} has no checkpoint that is marked healthy; --resume alone takes the newest good one"
-            )
-    for path in reversed(paths):
+        paths = (health.path for health in healthy_newest_first(run_dir, damaged))
+    for path in paths:
         try:
             return Loaded(path, load_checkpoint(path), damaged)
         except CheckpointError as error:
-            damaged.append(str(error))
-    raise CheckpointError(f"no checkpoint in {run_dir} can be read; the newest: {damaged[0]}")
+            damaged.append(said_of(path, error))
+    if healthy and len(damaged) < len(_candidates(run_dir)):
+        raise CheckpointError(
+            f"{run_dir} has no checkpoint that is marked healthy; --resume alone takes the newest good one"
+        )
+    raise CheckpointError(
+        f"no checkpoint in {run_dir} can be read; the newest: {damaged[0]}; start without --resume"
+    )
+
+
+def newest_good(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint that `load_newest` would take, and a line for each newer one that it would pass over."""
+    damaged: list[str] = []
+    for path in reversed(checkpoints_by_step(run_dir).values()):
+        try:
+            glance_at_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(said_of(path, error))
+        else:
+            return path, damaged
+    return None, damaged
 
 
 def _candidates(run_dir: Path) -> dict[int, Path]:

@@ -1,13 +1,14 @@
 """Writing a checkpoint so that a crash at any instant leaves the old one or the new one, never half of either."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from minigpt.atomic import atomic_path
 from minigpt.checkpoint.config import CheckpointConfig
+from minigpt.checkpoint.content import glance_at_checkpoint
+from minigpt.checkpoint.damage import said_of
+from minigpt.checkpoint.digest import write_sealed
 from minigpt.checkpoint.files import FORMAT, checkpoint_path, checkpoints_by_step, steps_to_delete
 from minigpt.errors import CheckpointError
 
@@ -20,9 +21,8 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any]) -> Path:
     """
     path = checkpoint_path(run_dir, step)
     try:
-        with atomic_path(path) as temporary:
-            torch.save({"format": FORMAT, "step": step, **state}, temporary)
-    # torch's zip writer reports a full disk as a RuntimeError.
+        write_sealed(path, {"format": FORMAT, "step": step, **state})
+    # torch's zip writer may report a full disk as a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot write {path}: {_reason(error, path)}; the checkpoints before it are whole; free space or "
@@ -31,13 +31,53 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any]) -> Path:
     return path
 
 
-def apply_retention(run_dir: Path, config: CheckpointConfig, protected: set[int]) -> list[int]:
-    """Delete the checkpoints that need not stay; the steps deleted."""
-    paths = checkpoints_by_step(run_dir)
-    deleted = steps_to_delete(paths, config, protected)
-    for step in deleted:
-        paths[step].unlink(missing_ok=True)
-    return deleted
+@dataclass(frozen=True)
+class Retention:
+    """What letting go of old checkpoints came to."""
+
+    deleted: list[int]
+    """Their steps."""
+    warnings: list[str]
+    """A line for each file that is not what it should be, or could not be deleted."""
+
+
+def apply_retention(run_dir: Path, config: CheckpointConfig, protected: set[int]) -> Retention:
+    """Delete the checkpoints that need not stay.
+
+    The ones that stay for it are read first: a damaged one is no reason to delete a good one. It is not counted, and
+    goes when it would have gone as a good one.
+    """
+    # A folder is not ours.
+    paths = {step: path for step, path in checkpoints_by_step(run_dir).items() if not _is_folder(path)}
+    if not steps_to_delete(paths, config, protected):
+        return Retention([], [])
+    damaged = _damaged_among_newest(paths, config.keep_last)
+    deleted, warnings = [], list(damaged.values())
+    for step in steps_to_delete(paths.keys() - damaged.keys(), config, protected):
+        try:
+            paths[step].unlink(missing_ok=True)
+            deleted.append(step)
+        except OSError as error:
+            warnings.append(f"{paths[step]} need not stay and cannot be deleted: {error.strerror}")
+    return Retention(deleted, warnings)
+
+
+def _damaged_among_newest(paths: dict[int, Path], count: int) -> dict[int, str]:
+    """The damaged checkpoints that are newer than the `count`-th good one, with what is wrong with each."""
+    good, damaged = 0, {}
+    for step in reversed(paths):
+        try:
+            glance_at_checkpoint(paths[step])
+            good += 1
+        except CheckpointError as error:
+            damaged[step] = f"{said_of(paths[step], error)}; it does not count as one of checkpoint.keep_last"
+        if good == count:
+            break
+    return damaged
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _reason(error: OSError | RuntimeError, path: Path) -> str:

@@ -35,7 +35,7 @@ def evaluate(
     chosen = resolve_device(device or "auto")
     loaded = load_model(place, chosen, best=best)
     for line in loaded.damaged:
-        typer.echo(f"warning: {line}", err=True)
+        typer.echo(f"warning: skipped a damaged checkpoint: {line}", err=True)
     precision = resolve_precision(loaded.config.training.mixed_precision, chosen)
     result = evaluate_saved(
         loaded, overrides or (), device=chosen, autocast=precision.autocast, progress=sys.stderr.isatty()

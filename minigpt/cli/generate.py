@@ -48,7 +48,7 @@ def generate(
     prompt = os.fsencode(prompt).decode("utf-8", "replace")
     loaded = load_model(place, resolve_device(device or "auto"), best=best)
     for line in loaded.damaged:
-        typer.echo(f"warning: {line}", err=True)
+        typer.echo(f"warning: skipped a damaged checkpoint: {line}", err=True)
     pieces = stream_text(
         loaded.model,
         loaded.tokenizer,

@@ -1,6 +1,7 @@
 """A trained model from its run folder or checkpoint, ready to use."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from minigpt.checkpoint.files import checkpoint_path, checkpoints_by_step
-from minigpt.checkpoint.load import Loaded, find_checkpoint, load_checkpoint, load_newest
+from minigpt.checkpoint.load import Loaded, is_run_folder, load_given, load_newest
 from minigpt.config.run_config import RunConfig
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
@@ -65,11 +66,10 @@ def load_model(place: Path, device: torch.device, *, best: bool = False) -> Load
 
 
 def _read(place: Path, best: bool) -> Loaded:
-    if not place.is_dir():
+    if not is_run_folder(place):
         if best:
             raise CheckpointError(f"--best wants a run folder, and {place} is none; leave --best out")
-        path = find_checkpoint(place)
-        return Loaded(path, load_checkpoint(path))
+        return load_given(place)
     if not checkpoints_by_step(place):
         raise CheckpointError(
             f"{place} has no checkpoint_step_N.pt yet; give a run folder, such as checkpoints/pretrain_small"
@@ -85,11 +85,11 @@ def _read(place: Path, best: bool) -> Loaded:
     path = checkpoint_path(place, best_step)
     if path == newest.path:
         return newest
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(
             f"{path}, the best of the run, is gone (checkpoint.keep_best); leave --best out"
         )
-    return Loaded(path, load_checkpoint(path))
+    return replace(load_given(path), damaged=newest.damaged)
 
 
 def _model_of(weights: dict[str, Any], config: RunConfig, path: Path, device: torch.device) -> GPT:

@@ -1,17 +1,15 @@
 """Crash bundles: one step's batches, random state and weights in one file, enough to do that step again anywhere."""
 
 import json
-import pickle
-import zipfile
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from minigpt.atomic import atomic_path
+from minigpt.checkpoint.digest import read_sealed, write_sealed
 from minigpt.data.loader import Batch
 from minigpt.errors import CheckpointError
 from minigpt.training.folder import CRASH_PREFIX as PREFIX
@@ -78,8 +76,7 @@ def write_bundle(run_dir: Path, bundle: Bundle) -> Path:
     content = {name: getattr(bundle, name) for name in bundle.__dataclass_fields__}
     content["micro_batches"] = [vars(batch) for batch in bundle.micro_batches]
     content["passages"] = [[vars(passage) for passage in row] for row in bundle.passages]
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "kind": KIND, **content}, temporary)
+    write_sealed(path, {"format": FORMAT, "kind": KIND, **content})
     return path
 
 
@@ -93,7 +90,7 @@ def read_bundle(path: Path) -> Bundle:
         held = bundles_of(path)
         hint = f"; it holds {', '.join(each.name for each in held)}" if held else ", and it holds none"
         raise CheckpointError(f"{path} is a folder, and a crash bundle is one file ({PREFIX}N.pt){hint}")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(f"{path} is not there; a run writes its crash bundles as {PREFIX}N.pt")
     content = _content(path)
     if content.get("format") != FORMAT:
@@ -111,21 +108,7 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        # The archive carries a CRC-32 of every record, and torch.load does not look at it.
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise CheckpointError(f"{path} is damaged: the checksum of {broken} does not match")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    # A damaged archive surfaces as many types: BadZipFile, EOFError, UnpicklingError, RuntimeError, KeyError ...
-    except Exception as error:
-        unsafe = isinstance(error, pickle.UnpicklingError)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        what = "it holds more than plain data and tensors" if unsafe else reason
-        raise CheckpointError(f"{path} cannot be read as a crash bundle: {what}") from error
+    content = read_sealed(path)
     if not isinstance(content, dict) or content.get("kind") != KIND:
         kind = (
             "a checkpoint"
@@ -133,7 +116,8 @@ def _content(path: Path) -> dict[str, Any]:
             else "something else"
         )
         raise CheckpointError(f"{path} is {kind}, not a crash bundle; a run writes those as {PREFIX}N.pt")
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 def last_records(metrics_path: Path, count: int = RECORDS_KEPT) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from minigpt.checkpoint.health import last_healthy, read_health
-from minigpt.checkpoint.load import Loaded, find_checkpoint, load_checkpoint, load_newest
+from minigpt.checkpoint.load import Loaded, is_run_folder, load_given, load_newest
 from minigpt.config.dump import differences
 from minigpt.config.load import load_config
 from minigpt.config.run_config import RunConfig
@@ -37,13 +37,11 @@ def resumed_order(
     """
     if resume not in (NEWEST, HEALTHY):
         place = Path(resume).expanduser()
-        folder = place if place.is_dir() else place.parent
+        folder = place if is_run_folder(place) else place.parent
         run_dir = run_dir or folder
         own_config = config_name is None
         config_name = config_name or str(folder / CONFIG_NAME)
-        loaded = (
-            load_newest(place) if place.is_dir() else Loaded(place, load_checkpoint(find_checkpoint(place)))
-        )
+        loaded = load_newest(place) if is_run_folder(place) else load_given(place)
     else:
         own_config = config_name is None and run_dir is not None and (run_dir / CONFIG_NAME).is_file()
         config_name = str(run_dir / CONFIG_NAME) if own_config and run_dir else config_name or "small"

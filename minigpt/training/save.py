@@ -45,7 +45,8 @@ def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
     run.sinks.event(Event(position.step, "save", "checkpoint", text, data=mark))
     run.sinks.flush()
     save_checkpoint(run.run_dir, position.step, state)
-    apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
+    for line in apply_retention(run.run_dir, run.checkpoints, protected=_protected(run)).warnings:
+        run.sinks.event(Event(position.step, "save", "retention", line, interrupts=True))
 
 
 def _protected(run: Run) -> set[int]:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -33,8 +34,8 @@ def test_failed_save_keeps_the_old_one_and_leaves_nothing_else_when_the_disk_ref
 ) -> None:
     save_checkpoint(tmp_path, 1, state(1.0))
 
-    def half_written(content: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def half_written(content: object, file: IO[bytes]) -> None:
+        file.write(b"half")
         raise failure
 
     monkeypatch.setattr(torch, "save", half_written)
@@ -86,6 +87,6 @@ def test_retention_keeps_the_last_the_grid_and_the_protected(
     for step in steps:
         save_checkpoint(tmp_path, step, state(0.0))
     (tmp_path / "checkpoint_step_5.pt.mine").write_bytes(b"the user's own")
-    assert apply_retention(tmp_path, config, protected) == gone
+    assert apply_retention(tmp_path, config, protected).deleted == gone
     assert list(checkpoints_by_step(tmp_path)) == [step for step in steps if step not in gone]
     assert (tmp_path / "checkpoint_step_5.pt.mine").exists()
