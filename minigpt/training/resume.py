@@ -47,7 +47,8 @@ def resumed_order(
         config_name = str(run_dir / CONFIG_NAME) if own_config and run_dir else config_name or "small"
         run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
         loaded = load_newest(run_dir, healthy=resume == HEALTHY)
-    kept = (*loaded.state["overrides"], *overrides)
+    # Typed again and again, the same override is kept once, in its last place: there it wins as before.
+    kept = tuple(reversed(dict.fromkeys(reversed([*loaded.state["overrides"], *overrides]))))
     config = load_config(config_name, overrides if own_config else kept).config
     return Order(loaded.state["name"], run_dir, config, kept), loaded
 

@@ -1,0 +1,1 @@
+"""Training killed at any instant, resumed, and compared with a run that nobody disturbed."""
