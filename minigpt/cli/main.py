@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 import minigpt
-from minigpt.cli import config, diagnose, evaluate, generate, lab, memory, prepare, replay, train
+from minigpt.cli import (
+    config,
+    diagnose,
+    evaluate,
+    generate,
+    lab,
+    memory,
+    prepare,
+    replay,
+    train,
+    verify_resume,
+)
 from minigpt.cli.options import with_resume_value
 from minigpt.errors import DeviceError, MiniGPTError, OtherRankError, OutOfMemoryError
 
@@ -47,6 +58,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("diagnose")(diagnose.diagnose)
 app.command("memory")(memory.memory)
 app.command("replay")(replay.replay)
+app.command("verify-resume")(verify_resume.verify_resume)
 app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")
 

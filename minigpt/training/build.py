@@ -114,7 +114,7 @@ def build_run(
         interrupt=interrupt,
         flops_per_token=flops_per_token(config.model, model.vocab_size),
         peak_flops=None if peak is None else peak * world.size,
-        identity=identity_of(order, prepared),
+        identity=identity_of(order, prepared, device),
     )
 
 

@@ -1,17 +1,15 @@
 """Which run this is: what was asked for, and what else its results depend on."""
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import minigpt
 from minigpt.config.run_config import RunConfig
 from minigpt.data.prepare import Prepared
 from minigpt.model.count import padded_vocab_size
+from minigpt.training.environment import environment
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Order:
     overrides: tuple[str, ...] = ()
 
 
-def identity_of(order: Order, prepared: Prepared) -> dict[str, Any]:
+def identity_of(order: Order, prepared: Prepared, device: torch.device) -> dict[str, Any]:
     """What a checkpoint says of the run besides its state, as plain data."""
     return {
         "name": order.name,
@@ -37,18 +35,5 @@ def identity_of(order: Order, prepared: Prepared) -> dict[str, Any]:
             "tokens_sha256": prepared.manifest.tokens_sha256,
             "folder": str(prepared.folder),
         },
-        "environment": environment(),
-    }
-
-
-def environment() -> dict[str, str]:
-    """What the last bits of a result depend on besides the configuration."""
-    return {
-        "minigpt": minigpt.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(torch.get_num_threads()),
+        "environment": environment(device),
     }

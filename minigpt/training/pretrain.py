@@ -1,7 +1,7 @@
 """A whole pretraining run: from what the user typed to weights, a verdict and how to go on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
@@ -40,9 +40,16 @@ from minigpt.training_monitor.event import Event
 
 
 def pretrain(
-    config_name: str | None, overrides: Sequence[str], run_dir: Path | None, resume: str | None
+    config_name: str | None,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    resume: str | None,
+    *,
+    when_built: Callable[[Run], None] = lambda run: None,
 ) -> int:
     """Train, or go on training; the exit code (0 finished, 4 stopped by the monitor, 128 + signal interrupted).
+
+    `when_built` is called with the run before anything of it is on disk: for experiments.
 
     Raises:
         MiniGPTError: a mistake of the user's; nothing was lost and nothing half-written.
@@ -67,6 +74,7 @@ def pretrain(
         run = build_run(order, prepared, world, interrupt, stack, loaded.state if loaded else None)
         if loaded is not None:
             notes += restore_state(run, loaded.state)
+        when_built(run)
         for line in world.on_main(lambda: _plan(run, order, loaded, prepared, available)) or ():
             say(line)
         # Up to here nothing on disk has changed: whatever did not fit has been refused.
@@ -80,7 +88,9 @@ def pretrain(
         if aside is not None:
             _tell_aside(order.run_dir, aside)
         if loaded is not None:
-            _tell_resume(run, loaded, [*notes, *what_differs(order, loaded.state)])
+            _tell_resume(
+                run, loaded, [*notes, *what_differs(order, loaded.state, run.identity["environment"])]
+            )
         run.progress.start(run.position.step)
         started_at = time.monotonic()
         outcome = train(run)

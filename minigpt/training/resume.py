@@ -17,8 +17,9 @@ from minigpt.data.prepare import Prepared, open_prepared, prepare
 from minigpt.data.progress import ShouldStop
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
+from minigpt.training.environment import environment_differences
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
-from minigpt.training.identity import Order, environment
+from minigpt.training.identity import Order
 
 NEWEST, HEALTHY = "auto", "healthy"
 
@@ -67,8 +68,8 @@ def health_warnings(loaded: Loaded) -> list[str]:
     return [f"{loaded.path.name} was taken with {found} open; {way_out}"]
 
 
-def what_differs(order: Order, state: dict[str, Any]) -> list[str]:
-    """What is not as it was when the checkpoint was written, one line each."""
+def what_differs(order: Order, state: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """What is not as it was when the checkpoint was written, one line each; `now` is the environment."""
     lines = []
     try:
         before = RunConfig.model_validate(state["config"])
@@ -77,12 +78,9 @@ def what_differs(order: Order, state: dict[str, Any]) -> list[str]:
         lines.append(
             f"the saved config cannot be compared, it is of another version: {error.error_count()} keys"
         )
-    now = environment()
-    lines += [
-        f"changed since: {name} {then} -> {now[name]}: results may round differently"
-        for name, then in state["environment"].items()
-        if name in now and now[name] != then
-    ]
+    compiled = state["position"].get("compiled_from") is not None
+    found = environment_differences(state["environment"], now, compiled=compiled)
+    lines += [f"changed since: {line}" for line in found]
     return lines
 
 
