@@ -42,6 +42,7 @@ class Difference:
 
     place: str
     how: str
+    is_tensor: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {self.how}"
@@ -83,7 +84,7 @@ class _Walk:
             self.tensors += 1
             self.numbers += first.numel()
             if not _same_bits(first, second):
-                yield Difference(place, _how_tensors_differ(first, second))
+                yield Difference(place, _how_tensors_differ(first, second), is_tensor=True)
         elif isinstance(first, Mapping) and isinstance(second, Mapping):
             for key in first.keys() | second.keys():
                 if key not in first or key not in second:

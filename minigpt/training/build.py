@@ -1,5 +1,6 @@
 """From a configuration to a run: every part built once, in the order it is needed."""
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from inspect import signature
@@ -54,7 +55,7 @@ def build_run(
         Windows(tokens, config.model.context_length) for tokens in (prepared.train, prepared.validation)
     )
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
-    _round_alike_every_time(device, stack)
+    _round_alike_every_time(config.training.deterministic, device, stack)
     seed_everything(config.training.seed + world.rank)
     model = build_model(config, tokenizer.vocab_size, device)
     progress = Progress(
@@ -118,19 +119,28 @@ def build_run(
     )
 
 
-def _round_alike_every_time(device: torch.device, stack: ExitStack) -> None:
-    """On a CPU, the same sums in the same order in every run, until `stack` closes.
+def _round_alike_every_time(wanted: str, device: torch.device, stack: ExitStack) -> None:
+    """The same sums in the same order in every run, until `stack` closes; auto: on a CPU.
 
     Compiled code would else add up the embedding's gradient in the order in which its threads arrive, and no resumed
-    run could equal the straight one to the last bit. Not on a GPU, where it costs speed and some kernels refuse.
+    run could equal the straight one to the last bit. On a GPU it costs speed, so there it has to be asked for; kernels
+    that have no such form warn.
     """
-    if device.type == "cpu":
-        stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
-        torch.use_deterministic_algorithms(True)
-        # Its other half writes NaN into every fresh buffer: a help in finding bugs, and a pass over memory.
-        settings: Any = torch.utils.deterministic
-        stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)
-        settings.fill_uninitialized_memory = False
+    if wanted == "off" or (wanted == "auto" and device.type != "cpu"):
+        return
+    if device.type == "cuda":
+        # Read when cuBLAS begins: workspaces of one size, so that its choice of kernels does not depend on the moment.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    stack.callback(
+        torch.use_deterministic_algorithms,
+        torch.are_deterministic_algorithms_enabled(),
+        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # Its other half writes NaN into every fresh buffer: a help in finding bugs, and a pass over memory.
+    settings: Any = torch.utils.deterministic
+    stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)
+    settings.fill_uninitialized_memory = False
 
 
 def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:

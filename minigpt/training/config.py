@@ -36,6 +36,8 @@ class TrainingConfig(Config):
     """Tokens of the text sample at the end of the run; 0: none."""
     seed: Annotated[Int, Field(ge=0)] = 0
     """Initial weights and dropout."""
+    deterministic: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
+    """Sums in the same order every time. auto: on a CPU; on: also on a GPU, slower."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto | cpu | cuda | cuda:N | mps; auto: cuda > mps > cpu."""
     check_grad_flow: bool = False

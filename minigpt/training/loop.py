@@ -66,13 +66,14 @@ def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
     if not _made_up_for_evaluation(run):
         return "interrupted"
     while position.step < config.max_steps:
-        if _compiling_is_due(run, watch.last_lap):
+        if _compiling_is_due(run):
             if not _compile(run):
                 break
             watch.restart()
         action = _next_step(run, observer, watch)
         if action is None:
             break
+        _choose_to_compile(run, watch.last_lap)
         improved = False
         if _evaluation_is_due(run):
             action = graver(action, observer.drain())
@@ -159,19 +160,26 @@ def _advance(run: Run, batches: StepBatches, targets: int) -> None:
     run.position.window = batches.next_position
 
 
-def _compiling_is_due(run: Run, last_seconds: float) -> bool:
+def _choose_to_compile(run: Run, last_seconds: float) -> None:
+    """With compile auto, note after the timed step whether the run goes over to compiled code.
+
+    Before anything is saved at that step: a run resumed from there has no step of its own to time.
+    """
+    position = run.position
+    undecided = run.config.compile == "auto" and position.compiled_from is None and not run.compiling_tried
+    if undecided and position.step == TIMED_STEP and run.world.device.type != "mps":
+        pays = compiling_pays(last_seconds, run.config.max_steps - position.step)
+        position.compiled_from = position.step if run.world.from_main(pays) else None
+
+
+def _compiling_is_due(run: Run) -> bool:
     """Whether the next step is the one before which this run goes over to compiled code."""
     position, wanted = run.position, run.config.compile
     if run.compiling_tried or wanted == "off":
         return False
     if position.compiled_from is not None:
         return position.step >= position.compiled_from
-    if wanted == "on":
-        return True
-    if position.step != TIMED_STEP or run.world.device.type == "mps":
-        return False
-    pays = compiling_pays(last_seconds, run.config.max_steps - position.step)
-    return bool(run.world.from_main(pays))
+    return wanted == "on"
 
 
 def _compile(run: Run) -> bool:
@@ -194,7 +202,8 @@ def _compile(run: Run) -> bool:
     if error is None:
         run.progress.say(f"compiled in {seconds:.0f} s")
     else:
-        position.compiled_from = before
+        # Chosen at this very step, it has not been done yet.
+        position.compiled_from = None if before == position.step else before
         run.progress.say(f"torch.compile does not work here, going on without it: {error}")
     run.progress.pace_changed()
     return True

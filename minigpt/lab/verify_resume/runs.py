@@ -33,7 +33,7 @@ class Question:
     @property
     def typed(self) -> list[str]:
         sets = [word for override in self.overrides for word in ("--set", override)]
-        return ["--config", self.config_name, *sets]
+        return ["--config", self.config_name, *sets, "--steps", str(self.steps)]
 
 
 @dataclass(frozen=True)

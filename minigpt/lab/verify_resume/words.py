@@ -83,7 +83,9 @@ def _differences(found: Comparison) -> Iterator[str]:
             + _more(len(found.in_records))
         )
     if found.in_state:
-        yield f"  in the end {len(found.in_state)} of {found.tensors} tensors and other parts of the state differ"
+        tensors = sum(difference.is_tensor for difference in found.in_state)
+        others = len(found.in_state) - tensors
+        yield f"  in the end {tensors} of {found.tensors} tensors of the state differ, and {others} single numbers"
         yield f"  the first: {found.in_state[0]}"
     else:
         yield "  in the end the state is the same: weights, optimizer and random states did not notice"
