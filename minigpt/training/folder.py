@@ -1,9 +1,10 @@
 """A run's folder: where it is, what an earlier run left in it, and what is written there once."""
 
 import contextlib
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from minigpt.config.run_config import RunConfig
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
 
-CONFIG_NAME, TOKENIZER_NAME = "config.yaml", "tokenizer.json"
+CONFIG_NAME, TOKENIZER_NAME, ENVIRONMENT_NAME = "config.yaml", "tokenizer.json", "environment.json"
 METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "monitor_logs"
 WANDB_NAME = "wandb"  # so called by W&B itself
 NEWER_PREFIX = "after_step_"
@@ -146,10 +147,16 @@ def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path 
     return target
 
 
-def describe_run(run_dir: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
-    """Write config.yaml and tokenizer.json: what the run is, enough to resume or export it on another machine."""
+def describe_run(
+    run_dir: Path, config: RunConfig, tokenizer: Tokenizer, environment: Mapping[str, str]
+) -> None:
+    """Write config.yaml and tokenizer.json: what the run is, enough to resume or export it on another machine.
+
+    And environment.json: what else its last bits depend on, for whoever is to get the same.
+    """
     write_text_atomically(run_dir / CONFIG_NAME, to_yaml(config))
     tokenizer.save(run_dir / TOKENIZER_NAME)
+    write_text_atomically(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=2) + "\n")
 
 
 def _is_hidden(path: Path) -> bool:
@@ -158,7 +165,15 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    names = (CONFIG_NAME, TOKENIZER_NAME, METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME, WANDB_NAME)
+    names = (
+        CONFIG_NAME,
+        TOKENIZER_NAME,
+        ENVIRONMENT_NAME,
+        METRICS_NAME,
+        EVENTS_NAME,
+        TENSORBOARD_NAME,
+        WANDB_NAME,
+    )
     return (
         path.name in names
         or checkpoint_step(path) is not None

@@ -152,7 +152,7 @@ def _tell_aside(run_dir: Path, aside: Path) -> None:
 
 
 def _open_folder(run: Run, order: Order, stack: ExitStack) -> None:
-    describe_run(order.run_dir, order.config, run.tokenizer)
+    describe_run(order.run_dir, order.config, run.tokenizer, run.identity["environment"])
     open_records(run, stack)
 
 

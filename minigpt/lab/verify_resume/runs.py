@@ -4,6 +4,9 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from minigpt.checkpoint.files import checkpoint_path, checkpoints_by_step
 from minigpt.config.run_config import RunConfig
@@ -30,11 +33,6 @@ class Question:
     command: Sequence[str] = field(default=COMMAND)
     """What starts a leg."""
 
-    @property
-    def typed(self) -> list[str]:
-        sets = [word for override in self.overrides for word in ("--set", override)]
-        return ["--config", self.config_name, *sets, "--steps", str(self.steps)]
-
 
 @dataclass(frozen=True)
 class Runs:
@@ -52,6 +50,12 @@ class Runs:
     def compare(self, first: str, second: str) -> Comparison:
         """The two runs of these names."""
         return compare_runs(self.folder(first), self.folder(second), self.rhythm.steps)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """The last checkpoint of a run, mapped rather than read."""
+        path = checkpoint_path(self.folder(name), self.rhythm.steps)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return state
 
     def straight(self, name: str, remedy: Remedy = AS_IT_IS) -> float:
         """Train a run in one go, and keep its last checkpoint alone; the seconds it took."""

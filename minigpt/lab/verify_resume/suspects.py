@@ -33,10 +33,13 @@ class Remedy:
         """As it is typed: variables before the command, overrides behind."""
         return " ".join([*self.variables, *(f"--set {override}" for override in self.overrides)])
 
-    def command(self, arguments: Sequence[str]) -> str:
-        """`minigpt train` of the run, made with it."""
-        sets = [word for override in self.overrides for word in ("--set", override)]
-        return " ".join([*self.variables, shlex.join(["minigpt", "verify-resume", *arguments, *sets])])
+    def command(self, config_name: str, overrides: Sequence[str], steps: int) -> str:
+        """The command that verifies resume with it, for a run that has `overrides` of its own."""
+        keys = {override.partition("=")[0] for override in self.overrides}
+        kept = [override for override in overrides if override.partition("=")[0] not in keys]
+        sets = [word for override in (*kept, *self.overrides) for word in ("--set", override)]
+        words = ["minigpt", "verify-resume", "--config", config_name, *sets, "--steps", str(steps)]
+        return " ".join([*self.variables, shlex.join(words)])
 
 
 def evidence(first: Path, second: Path, comparison: Comparison) -> list[str]:

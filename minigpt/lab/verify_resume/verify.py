@@ -7,9 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from minigpt.checkpoint.files import checkpoint_path
 from minigpt.config.load import load_config
 from minigpt.config.run_config import RunConfig
 from minigpt.data.prepare import prepare
@@ -21,7 +18,7 @@ from minigpt.lab.same_run import Comparison
 from minigpt.lab.verify_resume.process import LegFailedError
 from minigpt.lab.verify_resume.rhythm import rhythm_of
 from minigpt.lab.verify_resume.runs import Question, Runs, Say
-from minigpt.lab.verify_resume.suspects import remedies
+from minigpt.lab.verify_resume.suspects import Remedy, remedies
 from minigpt.lab.verify_resume.words import (
     equal_words,
     plan_words,
@@ -93,28 +90,28 @@ def _verdict(runs: Runs, name: str, checkpoint_bytes: int) -> Verdict:
     resumed = runs.compare("straight", "interrupted")
     if not resumed.is_same:
         return Verdict(False, list(resumed_unequal_words(resumed, resumed_from)))
-    return Verdict(True, list(equal_words(resumed)))
+    return Verdict(True, list(equal_words(resumed, runs.state("straight"))))
 
 
 def _why_unequal(runs: Runs, twice: Comparison) -> list[str]:
     """The verdict on two straight runs that differ, once what may help has been tried."""
     pair = runs.folder("straight"), runs.folder("straight again")
     runs.say("two straight runs differ; looking for what makes them equal ...")
-    state = torch.load(
-        checkpoint_path(pair[0], runs.rhythm.steps), map_location="cpu", mmap=True, weights_only=True
-    )
-    helped, tried = None, []
-    for number, remedy in enumerate(remedies(state, resolve_device(runs.config.training.device).type), 1):
+    helped: str | None = None
+    tried: list[Remedy] = []
+    for number, remedy in enumerate(
+        remedies(runs.state("straight"), resolve_device(runs.config.training.device).type), 1
+    ):
         runs.say(f"  with {remedy.typed}:")
         names = [f"try {number}{letter}" for letter in "ab"]
         for name in names:
             runs.straight(name, remedy)
         tried.append(remedy)
         if runs.compare(names[0], names[1]).is_same:
-            helped = remedy
+            asked = runs.question
+            helped = remedy.command(asked.config_name, asked.overrides, asked.steps)
             break
-    lines = straight_unequal_words(pair, twice, helped=helped, tried=tried, typed=runs.question.typed)
-    return list(lines)
+    return list(straight_unequal_words(pair, twice, helped=helped, tried=tried))
 
 
 def _checkpoint_bytes(config: RunConfig) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from minigpt.config.run_config import RunConfig
 from minigpt.lab.same_run import Comparison
@@ -25,8 +26,16 @@ def plan_words(name: str, config: RunConfig, rhythm: Rhythm, device: str) -> Ite
     )
 
 
-def equal_words(same: Comparison) -> Iterator[str]:
-    """The good verdict."""
+def equal_words(same: Comparison, state: dict[str, Any]) -> Iterator[str]:
+    """The good verdict on a run that ended in `state`, and what it holds for."""
+    compiled = state["position"].get("compiled_from")
+    how = "eager" if compiled is None else f"compiled from step {compiled + 1} on"
+    around = state["environment"]
+    place = around.get("gpu", f"{around['cpu_capability']}, {around['threads']} threads")
+    yield (
+        f"  computed in {state['precision'].replace('off', 'fp32')}, micro-batches of {state['micro_batch_size']}, "
+        f"{how}; torch {around['torch']}, {place}"
+    )
     yield (
         f"bit-exact: {same.tensors} tensors, {same.numbers:,} numbers of state (weights, optimizer, scaler, random "
         f"states, position, monitor); {same.steps} steps of metrics.jsonl, {same.points:,} points of TensorBoard, "
@@ -52,11 +61,13 @@ def straight_unequal_words(
     runs: tuple[Path, Path],
     found: Comparison,
     *,
-    helped: Remedy | None,
+    helped: str | None,
     tried: Sequence[Remedy],
-    typed: Sequence[str],
 ) -> Iterator[str]:
-    """Two straight runs differ by themselves, so nothing can be said of a resume."""
+    """Two straight runs differ by themselves, so nothing can be said of a resume.
+
+    `tried`: in order; `helped`: the command that verifies with the last of them, which made them equal.
+    """
     yield (
         "not bit-exact: two straight runs differ already, so it is not the resume: training itself is not "
         "deterministic here"
@@ -65,8 +76,8 @@ def straight_unequal_words(
     for line in evidence(*runs, found):
         yield f"  {line}"
     if helped is not None:
-        yield f"  with {helped.typed} two straight runs are the same to the last bit; to verify resume with it:"
-        yield f"  {helped.command(typed)}"
+        yield f"  with {tried[-1].typed} two straight runs are the same to the last bit; to verify resume with it:"
+        yield f"  {helped}"
     elif tried:
         yield f"  still not the same with {'; nor with '.join(remedy.typed for remedy in tried)}"
 
