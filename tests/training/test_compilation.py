@@ -11,7 +11,7 @@ from minigpt.checkpoint.load import load_newest
 from minigpt.training.compilation import compiling_pays
 from minigpt.training.loop import Outcome, train
 from minigpt.training.run import Run
-from tests.training.tiny_run import Workshop, metrics_of, opened_run
+from tests.training.tiny_run import Workshop, interrupt_at, metrics_of, opened_run
 
 TINY = ("model.num_layers=1", "training.tokens_per_step=64", "training.max_steps=6")
 
@@ -88,6 +88,42 @@ def test_run_compiles_on_resume_when_it_was_interrupted_while_compiling(
         assert [record["step"] for record in metrics_of(run_dir)] == [1, 2]
         with opened_run(config, run_dir, saved) as run:
             assert interrupted_when_compiling(run) == "interrupted"
+
+
+def test_checkpoint_of_the_timed_step_knows_the_choice_when_the_run_is_killed_before_compiling(
+    workshop: Workshop, run_dir: Path
+) -> None:
+    """Resumed from there it has no step of its own to time, and would go on eagerly, in other bits, for good."""
+    config = workshop.config(
+        *TINY, "training.max_steps=100000000", "training.compile=auto", "checkpoint.every_steps=2"
+    )
+    with opened_run(config, run_dir) as run:
+        say = run.progress.say
+
+        def killed(text: str) -> None:
+            say(text)
+            if text.startswith("compiling"):
+                raise KeyboardInterrupt
+
+        run.progress.say = killed  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    saved = load_newest(run_dir).state
+    assert (saved["step"], saved["position"]["compiled_from"]) == (2, 2)
+    with opened_run(config, run_dir, saved) as run:
+        assert interrupted_when_compiling(run) == "interrupted"
+        assert run.position.step == 2
+
+
+def test_choice_is_taken_back_when_there_is_no_compiler(
+    workshop: Workshop, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = workshop.config(*TINY, "training.max_steps=100000000", "training.compile=auto")
+    monkeypatch.setattr("minigpt.training.loop.compile_model", lambda *_: (0.0, "no compiler here"))
+    with opened_run(config, run_dir) as run:
+        interrupt_at(run, step=3)
+        assert train(run) == "interrupted"
+        assert (run.position.step, run.position.compiled_from) == (3, None)
 
 
 def test_run_compiles_on_resume_when_it_is_told_to_only_then(workshop: Workshop, run_dir: Path) -> None:
