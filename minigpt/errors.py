@@ -1,5 +1,7 @@
 """The user's mistakes: each says what, found, wanted and the way out in one line (exit code 2, no traceback)."""
 
+import unicodedata
+
 
 class MiniGPTError(Exception):
     """A mistake the user can fix; the CLI prints its message as one line and exits with code 2."""
@@ -47,3 +49,17 @@ class LostRankError(MiniGPTError):
 
 class OtherRankError(MiniGPTError):
     """This rank stops because another had to, which says why: the CLI is silent about it here."""
+
+
+def on_one_line(text: str) -> str:
+    """`text` with line ends, control characters and halves of surrogate pairs as escapes.
+
+    What a user wrote or a file is called goes into messages as it is; it must not end the line, nor steer a terminal.
+    """
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else _escaped(char) for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import select
 import sys
 from pathlib import Path
@@ -24,8 +25,17 @@ from minigpt.cli import (
     verify_resume,
 )
 from minigpt.cli.options import with_resume_value
-from minigpt.errors import DeviceError, MiniGPTError, OtherRankError, OutOfMemoryError
+from minigpt.errors import (
+    ConfigError,
+    DeviceError,
+    MiniGPTError,
+    OtherRankError,
+    OutOfMemoryError,
+    on_one_line,
+)
 
+_LONG_WORD = re.compile(r"\S{300,}")
+"""No file name and no number that a reader could take in."""
 USER_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -39,9 +49,11 @@ _SURROUNDINGS = frozenset(
         errno.ENOTDIR,
         errno.EEXIST,
         errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
     )
 )
-"""What the machine refuses (rights, space, a file where a folder should be): no bug, so no traceback."""
+"""What the machine refuses (rights, space, names, a file where a folder should be): no bug, so no traceback."""
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports no other name for it
 
@@ -92,6 +104,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
     _mend_streams()
+    if any("\0" in argument for argument in arguments):
+        return _refused("an argument holds a NUL character, which no text or file name can; leave it out")
     try:
         Path.cwd()
     except OSError as error:  # torch would end the process over it
@@ -104,7 +118,9 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except MiniGPTError as error:
-        return USER_ERROR if _is_said_elsewhere(error) else _refused(str(error))
+        # A configuration's problems are a line each; what other messages quote may hold line ends of its own.
+        lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
+        return USER_ERROR if _is_said_elsewhere(error) else _refused(*lines)
     except _UsageError as error:
         return _refused(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -156,9 +172,10 @@ def _is_said_elsewhere(error: MiniGPTError) -> bool:
     return other or isinstance(error, OtherRankError)
 
 
-def _refused(message: str) -> int:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+def _refused(*lines: str) -> int:
+    for line in lines:
+        shown = _LONG_WORD.sub(lambda word: f"{word[0][:100]}...{word[0][-30:]}", on_one_line(line))
+        print(f"error: {shown}", file=sys.stderr)
     return USER_ERROR
 
 

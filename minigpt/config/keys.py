@@ -11,6 +11,8 @@ from minigpt.config.yaml_text import KeyPath
 
 Rule = Mapping[str, Any]
 
+_MAX_NAME = 60
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -43,6 +45,7 @@ def all_keys() -> Keys:
 def unknown_key(path: KeyPath) -> str:
     """One sentence on a key that does not exist: the nearest right one, or all that its section has."""
     keys = all_keys()
+    path = tuple(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..." for name in path)
     parent = path[:-1]
     siblings = keys.sections[parent]
     near = difflib.get_close_matches(path[-1], siblings, 1)

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import select
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from minigpt.config.yaml_text import Written, read_mapping
 from minigpt.errors import ConfigError
 
 _MAX_BYTES = 1 << 20
+PATIENCE_SECONDS = 10.0
+"""How long a pipe may keep us waiting for its next bytes."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,17 @@ def find_config(name_or_path: str) -> Path:
         return known[name_or_path].path
     if not name_or_path.strip():
         raise ConfigError(f"--config is empty; give a preset ({', '.join(known)}) or a YAML file")
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        inside = path / "config.yaml"
-        hint = f"give the file {inside}" if inside.is_file() else "give a YAML file or a preset's name"
-        raise ConfigError(f"--config {name_or_path} is a folder; {hint}")
-    if path.exists():
-        return path
+    try:
+        path = Path(name_or_path).expanduser()
+        if path.is_dir():
+            inside = path / "config.yaml"
+            hint = f"give the file {inside}" if inside.is_file() else "give a YAML file or a preset's name"
+            raise ConfigError(f"--config {name_or_path} is a folder; {hint}")
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a name too long, links in a circle, ~nobody
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--config {name_or_path}: {why}; give a preset ({', '.join(known)}) or a YAML file") from None
     if path.suffix in (".yaml", ".yml") or os.sep in name_or_path or "/" in name_or_path:
         raise ConfigError(
             f"--config {name_or_path}: there is no such file (from {Path.cwd()}); presets: {', '.join(known)}"
@@ -80,8 +88,7 @@ def find_config(name_or_path: str) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        content = _content(path)
     except OSError as error:
         raise ConfigError(f"{_short(path)}: cannot be read: {error.strerror}") from None
     if len(content) > _MAX_BYTES:
@@ -93,6 +100,23 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{_short(path)}:{line}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _content(path: Path) -> bytes:
+    """At most a byte more than a configuration may have; a pipe that nobody fills is not waited for."""
+    content = b""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+        while len(content) <= _MAX_BYTES and select.select([file], [], [], PATIENCE_SECONDS)[0]:
+            piece = file.read(_MAX_BYTES + 1 - len(content))
+            if not piece:
+                break
+            content += piece
+        else:
+            if len(content) <= _MAX_BYTES:
+                raise ConfigError(f"{_short(path)}: a pipe that nobody writes to the end; give a YAML file")
+        if not content and stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ConfigError(f"{_short(path)}: an empty pipe; give a YAML file")
+    return content
 
 
 def _short(path: Path) -> str:

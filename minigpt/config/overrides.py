@@ -6,7 +6,7 @@ from minigpt.config.keys import all_keys, takes_null, unknown_key
 from minigpt.config.problems import Problem, section_problem
 from minigpt.config.renamed import RENAMED
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written, read_value
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, on_one_line
 
 _AFTER_THE_FILE = 10**9
 
@@ -36,8 +36,8 @@ def _split(override: str) -> tuple[KeyPath, Value]:
     name = name.strip()
     if not equals or not name:
         raise ConfigError("not of the form section.key=value, such as training.max_steps=100")
-    if not override.isprintable():
-        raise ConfigError("holds characters that are no text")
+    if on_one_line(override) != override:
+        raise ConfigError("holds control characters or broken Unicode; such a text can only stand in the YAML file")
     if not text.strip():
         rule = all_keys().leaves.get(tuple(name.split(".")))
         way_out = f"write {name}=null if you mean none" if rule and takes_null(rule) else "give one"
@@ -57,7 +57,8 @@ def _problem(path: KeyPath, value: Value) -> str | None:
         return section_problem(path, value)
     for length in range(1, len(path) + 1):
         if path[:length] in keys.leaves:
-            return f"{'.'.join(path[:length])} is a single value and has no keys of its own"
+            name = ".".join(path[:length])
+            return f"{name} is a single value and has no keys of its own; set {name} itself"
         if path[:length] not in keys.sections:
             return unknown_key(path[:length])
     raise AssertionError(path)

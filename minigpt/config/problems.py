@@ -8,10 +8,11 @@ from pydantic import ValidationError
 
 from minigpt.config.keys import all_keys, allowed_words, takes, takes_null, unknown_key
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, on_one_line
 
 _MAX_LINES = 8
 _MAX_SHOWN = 60
+_MAX_PLACE = 200
 _OFF_WORDS = ("off", "none", "no", "never", "false", "-1", "0")
 
 Problem = tuple[Place, str]
@@ -28,7 +29,12 @@ def shown(value: object) -> str:
         text = f"[{', '.join(shown(item) for item in value)}]"
     else:
         text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    return clipped(text, _MAX_SHOWN)
+
+
+def clipped(text: str, most: int) -> str:
+    """`text`, its end left out where it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def misplaced(written: Written) -> tuple[dict[str, Value], list[Problem]]:
@@ -79,8 +85,8 @@ def explained(error: ValidationError, written: Written) -> list[Problem]:
 
 def refusal(problems: list[Problem]) -> ConfigError:
     """The error with one line a problem, in reading order, at most eight."""
-    # split and joined: what the user wrote may hold line ends
-    lines = [" ".join(f"{place.where}: {text}".split()) for place, text in sorted(problems)]
+    # what the user wrote may hold line ends, and be of any length
+    lines = [on_one_line(f"{clipped(place.where, _MAX_PLACE)}: {text}") for place, text in sorted(problems)]
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], f"... and {len(lines) - _MAX_LINES + 1} more like these"]
     return ConfigError("\n".join(lines))

@@ -124,7 +124,8 @@ def _value(node: yaml.Node, name: str, path: KeyPath, places: dict[KeyPath, Plac
             f"{_at(name, node.start_mark)}: the YAML tag {node.tag} is not read; write the plain value"
         )
     if isinstance(node, yaml.ScalarNode):
-        return scalar(node.value) if node.style is None else node.value
+        text = _whole_text(node, name)
+        return scalar(text) if node.style is None else text
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, name, (*path, str(index)), places) for index, item in enumerate(node.value)]
     values: dict[str, Value] = {}
@@ -132,12 +133,28 @@ def _value(node: yaml.Node, name: str, path: KeyPath, places: dict[KeyPath, Plac
         where = _at(name, key_node.start_mark)
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError(f"{where}: a key must be a word")
-        key_path = (*path, key_node.value)
-        if key_node.value in values:
+        key = _whole_text(key_node, name)
+        key_path = (*path, key)
+        if key in values:
             first = places[key_path].where
             raise ConfigError(
                 f"{where}: {'.'.join(key_path)} stands here for the second time; first at {first}"
             )
         places[key_path] = Place(key_node.start_mark.line + 1, where)
-        values[key_node.value] = _value(value_node, name, key_path, places)
+        values[key] = _value(value_node, name, key_path, places)
     return values
+
+
+def _whole_text(node: yaml.ScalarNode, name: str) -> str:
+    """The scalar's text; escapes that JSON writes for one character beyond U+FFFF are that character."""
+    text: str = node.value
+    try:
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{_at(name, node.start_mark)}: half a character (a lone surrogate); write the whole character"
+        ) from None
+    if "\0" in whole:
+        # No file name, field or word holds one, and the system's calls refuse it with a bare ValueError.
+        raise ConfigError(f"{_at(name, node.start_mark)}: a NUL character inside a text; write it without")
+    return whole

@@ -25,7 +25,7 @@ class TokenizerConfig(Config):
             raise ValueError("kind = file needs path: the tokenizer.json to use")
         if self.kind != "file" and self.path is not None:
             raise ValueError(
-                f"path = {self.path} is only read with kind = file, but kind = {self.kind}; set kind: file"
+                f"path = {self.path[:60]!r} is only read with kind = file, but kind = {self.kind}; set kind: file"
             )
         return self
 

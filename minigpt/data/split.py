@@ -77,7 +77,7 @@ Split = SplitByHash | SplitByTail
 
 def plan_split(documents: Iterable[Document], fraction: float, seed: int, tick: Tick) -> Split:
     """How to split these documents; reads only as many as it takes to know that chance alone will do."""
-    enough = min(_MOST_COUNTED, math.ceil(50 / fraction))
+    enough = math.ceil(min(_MOST_COUNTED, 50 / fraction))
     hashes: list[int] = []
     sizes: list[int] = []
     for document in documents:

@@ -56,7 +56,7 @@ def build_run(
     )
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
     _round_alike_every_time(config.training.deterministic, device, stack)
-    seed_everything(config.training.seed + world.rank)
+    seed_everything((config.training.seed + world.rank) % 2**64)
     model = build_model(config, tokenizer.vocab_size, device)
     progress = Progress(
         config.training.max_steps,

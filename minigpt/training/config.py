@@ -34,7 +34,7 @@ class TrainingConfig(Config):
     """Steps between lines on the console and in training.log (metrics.jsonl has every step)."""
     sample_tokens: Annotated[Int, Field(ge=0)] = 200
     """Tokens of the text sample at the end of the run; 0: none."""
-    seed: Annotated[Int, Field(ge=0)] = 0
+    seed: Annotated[Int, Field(ge=0, le=2**64 - 1)] = 0
     """Initial weights and dropout."""
     deterministic: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     """Sums in the same order every time. auto: on a CPU; on: also on a GPU, slower."""
