@@ -11,6 +11,10 @@ class ConfigError(MiniGPTError):
     """A configuration key, value or combination that cannot be."""
 
 
+class ConfigProblems(ConfigError):  # noqa: N818 - a family of errors in one
+    """All that is wrong with a configuration, a line each; other messages are one line whatever they quote."""
+
+
 class DeviceError(ConfigError):
     """A device that this rank does not have: other ranks may well have theirs."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from minigpt.cli.options import path_of
 from minigpt.errors import MiniGPTError, RecordError
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from minigpt.training_monitor.run_facts import RunFacts
 
 PathArgument = Annotated[
-    Path, typer.Argument(metavar="PATH", help="A run's folder, or a record of one: see above.")
+    Path,
+    typer.Argument(parser=path_of, metavar="PATH", help="A run's folder, or a record of one: see above."),
 ]
 
 

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.options import DeviceOption, SetOption
+from minigpt.cli.options import DeviceOption, SetOption, path_of
 
 
 def evaluate(
     place: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run's folder or a checkpoint file.")
+        Path,
+        typer.Argument(
+            parser=path_of, metavar="RUN_DIR|CHECKPOINT", help="A run's folder or a checkpoint file."
+        ),
     ],
     overrides: SetOption = None,
     device: DeviceOption = None,
@@ -32,7 +35,7 @@ def evaluate(
     from minigpt.generation.load import load_model
     from minigpt.training.precision import resolve_precision
 
-    chosen = resolve_device(device or "auto")
+    chosen = resolve_device("auto" if device is None else device)
     loaded = load_model(place, chosen, best=best)
     for line in loaded.damaged:
         typer.echo(f"warning: skipped a damaged checkpoint: {line}", err=True)

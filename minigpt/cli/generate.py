@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.options import DeviceOption
+from minigpt.cli.options import DeviceOption, path_of
 
 INTERRUPTED = 130
 
 
 def generate(
     place: Annotated[
-        Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="A run's folder or a checkpoint file.")
+        Path,
+        typer.Argument(
+            parser=path_of, metavar="RUN_DIR|CHECKPOINT", help="A run's folder or a checkpoint file."
+        ),
     ],
     prompt: Annotated[str, typer.Option(help="The text to continue.", show_default="a new document")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 200,
@@ -46,7 +49,7 @@ def generate(
 
     # In a locale that is not UTF-8, Python hides the bytes of what was typed in lone surrogates.
     prompt = os.fsencode(prompt).decode("utf-8", "replace")
-    loaded = load_model(place, resolve_device(device or "auto"), best=best)
+    loaded = load_model(place, resolve_device("auto" if device is None else device), best=best)
     for line in loaded.damaged:
         typer.echo(f"warning: skipped a damaged checkpoint: {line}", err=True)
     pieces = stream_text(

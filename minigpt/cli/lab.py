@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from minigpt.cli.options import path_of
+
 app = typer.Typer(rich_markup_mode=None)
 
 MISSED = 1
@@ -48,17 +50,23 @@ def drill(
         ),
     ] = None,
     faults: Annotated[
-        Path | None, typer.Option("--faults", metavar="DIR", help="Python files with scenarios of your own.")
+        Path | None,
+        typer.Option(
+            "--faults", parser=path_of, metavar="DIR", help="Python files with scenarios of your own."
+        ),
     ] = None,
     traces: Annotated[
         Path | None,
-        typer.Option("--traces", metavar="DIR", help="Keep recordings here, and use those that fit."),
+        typer.Option(
+            "--traces", parser=path_of, metavar="DIR", help="Keep recordings here, and use those that fit."
+        ),
     ] = None,
     recorded_only: Annotated[
         bool, typer.Option("--recorded-only", help="Judge the recordings in --traces; train nothing.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="Write drill.md and drill.json here.")
+        Path | None,
+        typer.Option("--output", parser=path_of, metavar="DIR", help="Write drill.md and drill.json here."),
     ] = None,
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, show_default="one a processor")

@@ -26,7 +26,7 @@ from minigpt.cli import (
 )
 from minigpt.cli.options import with_resume_value
 from minigpt.errors import (
-    ConfigError,
+    ConfigProblems,
     DeviceError,
     MiniGPTError,
     OtherRankError,
@@ -118,8 +118,7 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except MiniGPTError as error:
-        # A configuration's problems are a line each; what other messages quote may hold line ends of its own.
-        lines = str(error).split("\n") if isinstance(error, ConfigError) else [str(error)]
+        lines = str(error).split("\n") if isinstance(error, ConfigProblems) else [str(error)]
         return USER_ERROR if _is_said_elsewhere(error) else _refused(*lines)
     except _UsageError as error:
         return _refused(_usage(error))

@@ -5,10 +5,24 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+
+def text_of(text: str) -> str:
+    """`text`, unless a shell's unset variable left it empty: that is no wish for the default."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; give a value, or leave it out")
+    return text
+
+
+def path_of(text: str) -> Path:
+    """`text` as a path; an empty one would be the current folder."""
+    return Path(text_of(text))
+
+
 ConfigOption: TypeAlias = Annotated[
     str,
     typer.Option(
         "--config",
+        parser=text_of,
         metavar="NAME|FILE",
         help="A preset's name (`minigpt config list` shows them) or a YAML file.",
     ),
@@ -25,6 +39,7 @@ RunDirOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--run-dir",
+        parser=path_of,
         metavar="DIR",
         help="The run's folder.",
         show_default="checkpoints/pretrain_<config's name>",
@@ -34,6 +49,7 @@ ResumeOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--resume",
+        parser=text_of,
         metavar="[PATH|healthy]",
         help="Go on from the newest good checkpoint of this run, from the last one taken in health, or from the "
         "checkpoint at PATH.",
@@ -43,6 +59,7 @@ DeviceOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--device",
+        parser=text_of,
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:N or mps.",
         show_default="auto: cuda, then mps, then cpu",

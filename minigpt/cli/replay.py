@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.options import DeviceOption
+from minigpt.cli.options import DeviceOption, path_of
 
 
 class PrecisionName(StrEnum):
@@ -19,7 +19,9 @@ class PrecisionName(StrEnum):
 
 
 def replay(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A run's crash_step_N.pt.")],
+    bundle: Annotated[
+        Path, typer.Argument(parser=path_of, metavar="BUNDLE", help="A run's crash_step_N.pt.")
+    ],
     precision: Annotated[
         PrecisionName | None,
         typer.Option(
@@ -42,5 +44,5 @@ def replay(
     from minigpt.training.replay import replay as replayed
 
     name = {PrecisionName.fp32: "off"}.get(precision, str(precision)) if precision else None
-    for line in replayed(bundle, resolve_device(device or "auto"), name):
+    for line in replayed(bundle, resolve_device("auto" if device is None else device), name):
         typer.echo(line)

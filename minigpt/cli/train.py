@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.options import DeviceOption, ResumeOption, RunDirOption, SetOption
+from minigpt.cli.options import DeviceOption, ResumeOption, RunDirOption, SetOption, text_of
 
 
 def train(
@@ -12,6 +12,7 @@ def train(
         str | None,
         typer.Option(
             "--config",
+            parser=text_of,
             metavar="NAME|FILE",
             help="A preset's name (`minigpt config list` shows them) or a YAML file.",
             show_default="small",
@@ -31,9 +32,11 @@ def train(
     torchrun --nproc-per-node 2 -m minigpt train --config medium
     """
     from minigpt.training.pretrain import pretrain
+    from minigpt.user_path import user_path
 
-    changes = [*(overrides or ()), *([f"training.device={device}"] if device else ())]
+    changes = [*(overrides or ()), *([] if device is None else [f"training.device={device}"])]
     # The shell leaves the ~ of --run-dir=~/run as it is.
-    code = pretrain(config, changes, run_dir and run_dir.expanduser(), resume)
+    folder = None if run_dir is None else user_path(run_dir, "--run-dir")
+    code = pretrain(config, changes, folder, resume)
     if code:
         raise typer.Exit(code)

@@ -66,6 +66,8 @@ def takes(rule: Rule) -> str:
         words = [_word(value) for value in rule.get("enum", [rule.get("const")])]
         return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
     kind = rule.get("type")
+    if rule.get("minLength"):
+        return "text that is not empty"
     if kind == "array":
         items = rule.get("prefixItems")
         return (

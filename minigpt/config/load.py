@@ -74,7 +74,9 @@ def find_config(name_or_path: str) -> Path:
             return path
     except (OSError, RuntimeError) as error:  # a name too long, links in a circle, ~nobody
         why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"--config {name_or_path}: {why}; give a preset ({', '.join(known)}) or a YAML file") from None
+        raise ConfigError(
+            f"--config {name_or_path}: {why}; give a preset ({', '.join(known)}) or a YAML file"
+        ) from None
     if path.suffix in (".yaml", ".yml") or os.sep in name_or_path or "/" in name_or_path:
         raise ConfigError(
             f"--config {name_or_path}: there is no such file (from {Path.cwd()}); presets: {', '.join(known)}"

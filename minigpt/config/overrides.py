@@ -37,7 +37,9 @@ def _split(override: str) -> tuple[KeyPath, Value]:
     if not equals or not name:
         raise ConfigError("not of the form section.key=value, such as training.max_steps=100")
     if on_one_line(override) != override:
-        raise ConfigError("holds control characters or broken Unicode; such a text can only stand in the YAML file")
+        raise ConfigError(
+            "holds control characters or broken Unicode; such a text can only stand in the YAML file"
+        )
     if not text.strip():
         rule = all_keys().leaves.get(tuple(name.split(".")))
         way_out = f"write {name}=null if you mean none" if rule and takes_null(rule) else "give one"

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from minigpt.config.keys import all_keys, allowed_words, takes, takes_null, unknown_key
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written
-from minigpt.errors import ConfigError, on_one_line
+from minigpt.errors import ConfigError, ConfigProblems, on_one_line
 
 _MAX_LINES = 8
 _MAX_SHOWN = 60
@@ -89,7 +89,7 @@ def refusal(problems: list[Problem]) -> ConfigError:
     lines = [on_one_line(f"{clipped(place.where, _MAX_PLACE)}: {text}") for place, text in sorted(problems)]
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], f"... and {len(lines) - _MAX_LINES + 1} more like these"]
-    return ConfigError("\n".join(lines))
+    return ConfigProblems("\n".join(lines))
 
 
 def _leaf_problem(path: KeyPath, value: object) -> str:

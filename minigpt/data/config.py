@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from minigpt.schema import Config, Float, Int
+from minigpt.user_path import user_path
 
 
 class TokenizerConfig(Config):
@@ -16,7 +17,7 @@ class TokenizerConfig(Config):
     """bpe: byte-level BPE trained on the corpus; bytes: 256 byte values; file: tokenizer.json at `path`."""
     vocab_size: Annotated[Int, Field(ge=257, le=1_000_000)] = 8192
     """Vocabulary to train (kind bpe only), with the end-of-text token."""
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     """A tokenizer.json of the `tokenizers` library (kind file only)."""
 
     @model_validator(mode="after")
@@ -51,7 +52,7 @@ class DataConfig(Config):
     """Chooses the validation documents and the order of the training windows."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """How text becomes token ids."""
-    cache_dir: str | None = None
+    cache_dir: Annotated[str, Field(min_length=1)] | None = None
     """Where prepared shards live; null: $MINIGPT_CACHE or ~/.cache/minigpt."""
     num_workers: Annotated[Int, Field(ge=1)] | None = None
     """Threads that tokenize; null: one a core."""
@@ -59,4 +60,4 @@ class DataConfig(Config):
     def cache_folder(self) -> Path:
         """`cache_dir`, else $MINIGPT_CACHE, else ~/.cache/minigpt."""
         chosen = self.cache_dir or os.environ.get("MINIGPT_CACHE") or "~/.cache/minigpt"
-        return Path(chosen).expanduser().absolute()
+        return user_path(chosen, "data.cache_dir").absolute()

@@ -33,7 +33,7 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("training.device = mps, but this machine has no Metal GPU; use auto or cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,4})?", name):
         raise ConfigError(f"device = {name}: there is no such device; use auto, cpu, cuda, cuda:N or mps")
     if not name.startswith("cuda"):
         return torch.device(name)

@@ -38,7 +38,7 @@ class TrainingConfig(Config):
     """Initial weights and dropout."""
     deterministic: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     """Sums in the same order every time. auto: on a CPU; on: also on a GPU, slower."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,4})?)$")] = "auto"
     """auto | cpu | cuda | cuda:N | mps; auto: cuda > mps > cpu."""
     check_grad_flow: bool = False
     """Sort all parameters into ok / zero / none gradients now and then."""

@@ -20,11 +20,30 @@ METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "
 WANDB_NAME = "wandb"  # so called by W&B itself
 NEWER_PREFIX = "after_step_"
 CRASH_PREFIX = "crash_step_"
+_MOST_FOLDERS = 200
 
 
 def default_run_dir(mode: str, name: str) -> Path:
     """`checkpoints/<mode>_<preset>`, from the current folder."""
     return Path("checkpoints") / f"{mode}_{name}"
+
+
+def check_name(run_dir: Path) -> None:
+    """Nothing, when records can hold the folder's name, and it can be made.
+
+    Raises:
+        CheckpointError: it is not UTF-8, or nested beyond use.
+    """
+    try:
+        str(run_dir.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise CheckpointError(
+            f"the run folder {run_dir} has a name that is not UTF-8; choose another with --run-dir"
+        ) from None
+    if len(run_dir.parts) > _MOST_FOLDERS:
+        raise CheckpointError(
+            f"the run folder {run_dir} lies {len(run_dir.parts)} folders deep; choose another with --run-dir"
+        )
 
 
 def refuse_foreign(run_dir: Path) -> None:

@@ -20,6 +20,7 @@ from minigpt.training.build import build_run, workload
 from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended, resume_command
 from minigpt.training.folder import (
+    check_name,
     check_log_file,
     default_run_dir,
     describe_run,
@@ -55,6 +56,7 @@ def pretrain(
         MiniGPTError: a mistake of the user's; nothing was lost and nothing half-written.
     """
     order, loaded, warnings = _order(config_name, overrides, run_dir, resume)
+    check_name(order.run_dir)
     if not _goes_on(order, loaded):
         refuse_foreign(order.run_dir)
     with ExitStack() as stack:

@@ -20,6 +20,7 @@ from minigpt.errors import CheckpointError
 from minigpt.training.environment import environment_differences
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
 from minigpt.training.identity import Order
+from minigpt.user_path import user_path
 
 NEWEST, HEALTHY = "auto", "healthy"
 
@@ -37,7 +38,7 @@ def resumed_order(
         CheckpointError: there is nothing to resume from, or it cannot be read.
     """
     if resume not in (NEWEST, HEALTHY):
-        place = Path(resume).expanduser()
+        place = user_path(resume, "--resume")
         folder = place if is_run_folder(place) else place.parent
         run_dir = run_dir or folder
         own_config = config_name is None

@@ -80,9 +80,7 @@ def _lines(tree: Tree, depth: int) -> list[str]:
     lines = []
     for name, value in tree.items():
         key = "  " * depth + (name if name.isidentifier() else json.dumps(name))
-        lines += (
-            [f"{key}:", *_lines(value, depth + 1)] if isinstance(value, dict) else [f"{key}: {value}"]
-        )
+        lines += [f"{key}:", *_lines(value, depth + 1)] if isinstance(value, dict) else [f"{key}: {value}"]
     return lines
 
 
@@ -132,7 +130,9 @@ def misplaced(draw: st.DrawFn, recipe: Recipe) -> Case:
 def no_section(draw: st.DrawFn, recipe: Recipe) -> Case:
     """Something else where a section stands."""
     path = draw(st.sampled_from([section for section in all_keys().sections if section]))
-    text = draw(st.sampled_from(["null", "", "[]", "[1]", "3", "'x'", "true", "{}", "{x: 1}", ".nan", "[{}]", "''"]))
+    text = draw(
+        st.sampled_from(["null", "", "[]", "[1]", "3", "'x'", "true", "{}", "{x: 1}", ".nan", "[{}]", "''"])
+    )
     case = _written(draw, recipe, "a section of another type", {path: text})
     return Case(case.kind, case.yaml, case.overrides, named=(".".join(path), "data.source"))
 
@@ -166,7 +166,29 @@ def any_override(draw: st.DrawFn, recipe: Recipe) -> Case:
     path = draw(recipe.path())
     name, value = ".".join(path), draw(recipe.value(path))
     words = st.sampled_from(
-        [name, "=", ".", "..", value, " ", "[", "]", "{", "'", '"', "\n", "\t", "#", ",", ":", "é", "\u00a0", "\x00", "--", "="]
+        [
+            name,
+            "=",
+            ".",
+            "..",
+            value,
+            " ",
+            "[",
+            "]",
+            "{",
+            "'",
+            '"',
+            "\n",
+            "\t",
+            "#",
+            ",",
+            ":",
+            "é",
+            "\u00a0",
+            "\x00",
+            "--",
+            "=",
+        ]
     )
     texts = st.one_of(
         st.text(max_size=30),
@@ -176,7 +198,9 @@ def any_override(draw: st.DrawFn, recipe: Recipe) -> Case:
                          f"{name}.x=1", f"{name}=", f"{name}", f"{name}={value}={value}", f" {name} = {value} ",
                          f"--{name}={value}", f"{name}:{value}", "x" * 10_000 + "=1", f"{name}=" + "x" * 10_000]),
     )  # fmt: skip
-    return Case("--set with any text", recipe.rendered({}), tuple(draw(st.lists(texts, min_size=1, max_size=3))))
+    return Case(
+        "--set with any text", recipe.rendered({}), tuple(draw(st.lists(texts, min_size=1, max_size=3)))
+    )
 
 
 def any_case(recipe: Recipe) -> st.SearchStrategy[Case]:
@@ -212,8 +236,12 @@ def _slips(name: str) -> st.SearchStrategy[str]:
     return st.one_of(
         at.map(lambda i: name[:i] + name[i + 1 :]),
         at.map(lambda i: name[:i] + name[i] + name[i:]),
-        st.sampled_from([name.upper(), name.replace("_", "-"), name.replace("_", ""), name + "s", f" {name}", f"{name} "]),
-        st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="=."), min_size=1, max_size=12),
+        st.sampled_from(
+            [name.upper(), name.replace("_", "-"), name.replace("_", ""), name + "s", f" {name}", f"{name} "]
+        ),
+        st.text(
+            st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="=."), min_size=1, max_size=12
+        ),
     ).filter(lambda slip: bool(slip.strip()) and "." not in slip)
 
 

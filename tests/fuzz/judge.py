@@ -14,7 +14,7 @@ from minigpt.errors import ConfigError, on_one_line
 from tests.fuzz.cases import Case
 
 WAY_OUT = re.compile(
-    r"; (use|did you mean|set|give|put|write|null|such a text can only stand|move|choose|save|delete|without|keep|fix|close|see) ?|"
+    r"; (use|did you mean|set|give|put|write|null|such a text can only stand|move|choose|save|delete|name|lower|try|without|keep|fix|close|see) ?|"
     r" is not (a |text|true|one of|null|auto)| must be | did you mean | has \w+, | needs |such as |wanted |"
     r"not valid YAML: |is read only|put it in quotes|stands here for the second time|\d+ more like these"
 )
@@ -84,7 +84,9 @@ def _from_file(text: str) -> Any:
 def _first_difference(one: RunConfig, other: RunConfig) -> str:
     before, after = leaves(one), leaves(other)
     return next(
-        f"{'.'.join(path)}: {before[path]!r} -> {after[path]!r}" for path in before if before[path] != after[path]
+        f"{'.'.join(path)}: {before[path]!r} -> {after[path]!r}"
+        for path in before
+        if before[path] != after[path]
     )
 
 

@@ -43,14 +43,21 @@ def ended(arguments: list[str], seconds: int = HANGS_AFTER_SECONDS) -> Ended:
     """`minigpt` with these arguments, in this process."""
     out, err = io.StringIO(), io.StringIO()
     defect, code = None, -1
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings(), _bounded(seconds):
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+        _bounded(seconds),
+    ):
         warnings.simplefilter("error")
         try:
             code = run(arguments)
         except HangsError:
             defect = f"did not end within {seconds} s: {traceback.format_exc().splitlines()[-8:]}"
         except (Exception, SystemExit) as error:
-            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "minigpt" in frame.filename]
+            frames = [
+                frame for frame in traceback.extract_tb(error.__traceback__) if "minigpt" in frame.filename
+            ]
             where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
             defect = f"traceback: {type(error).__name__}: {str(error)[:200]} ({where})"
     return Ended(code, out.getvalue(), err.getvalue(), defect)
@@ -87,7 +94,9 @@ def stopping_after(step: int) -> Iterator[None]:
         pretrain.build_run = own
 
 
-def tried(config: Path, overrides: tuple[str, ...], run_dir: Path, *, resumed: bool) -> tuple[str, str | None]:
+def tried(
+    config: Path, overrides: tuple[str, ...], run_dir: Path, *, resumed: bool
+) -> tuple[str, str | None]:
     """('trained' | 'refused', what is wrong with that, or the refusal's lines when it is refused).
 
     Raises:

@@ -33,7 +33,25 @@ ODD_TEXT = [
 _TEXT = st.sampled_from(ODD_TEXT) | st.text(
     st.characters(codec="utf-8", exclude_characters="/~"), max_size=20
 )
-_WHOLE = [0, 1, 2, 3, 5, 7, 64, 1000, 10**6, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30]
+_WHOLE = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    7,
+    64,
+    1000,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+    2**64,
+    10**30,
+]
 _REAL = [
     0.0, -0.0, 5e-324, 2.2250738585072014e-308, 1e-300, 1e-45, 1e-30, 1e-8, 1e-3, 0.1, 0.5, 0.99, 0.99999,
     1.0, 1.5, 2.0, 10.0, 1e3, 65504.0, 1e30, 3.5e38, 1e300, 1.7976931348623157e308,
@@ -97,7 +115,16 @@ _ALMOST = [
 
 def _disguised(text: str) -> Texts:
     return st.sampled_from(
-        [text, json.dumps(text), f"[{text}]", f"{{value: {text}}}", f"-{text}", f"{text}0", text.upper(), f" {text} "]
+        [
+            text,
+            json.dumps(text),
+            f"[{text}]",
+            f"{{value: {text}}}",
+            f"-{text}",
+            f"{text}0",
+            text.upper(),
+            f" {text} ",
+        ]
     )
 
 
@@ -112,7 +139,10 @@ def _whole(rule: Rule) -> st.SearchStrategy[int]:
 
 
 def _real(rule: Rule) -> st.SearchStrategy[float]:
-    least, most = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum", rule.get("exclusiveMaximum"))
+    least, most = (
+        rule.get("minimum", rule.get("exclusiveMinimum")),
+        rule.get("maximum", rule.get("exclusiveMaximum")),
+    )
     edges = [*_REAL, -1.0, *(float(x) for x in (least, most) if x is not None)]
     if most is not None:
         edges.append(math.nextafter(most, -math.inf))

@@ -64,6 +64,10 @@ def _matches(spec: str, path: Path, excluded: Path) -> Iterator[str]:
             )
     except PermissionError as error:
         raise DataError(f"data.source = {spec}: no permission to read {error.filename}") from error
+    except OSError as error:  # a name too long, links in a circle
+        raise DataError(
+            f"data.source = {spec}: {error.strerror}; give text files, globs or folders"
+        ) from error
 
 
 def _glob(spec: str, path: Path, excluded: Path) -> Iterator[str]:
@@ -83,7 +87,9 @@ def _glob(spec: str, path: Path, excluded: Path) -> Iterator[str]:
         elif match.is_file():
             yield str(match)
     if not found:
-        raise DataError(f"data.source = {spec}: no file matches this glob (looked in {base})")
+        raise DataError(
+            f"data.source = {spec}: no file matches this glob (looked in {base}); try it with ls, in quotes"
+        )
 
 
 def _walk(root: Path, excluded: Path) -> Iterator[str]:
