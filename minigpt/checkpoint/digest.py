@@ -15,6 +15,7 @@ from typing import IO, Any
 import torch
 
 from minigpt.atomic import atomic_path
+from minigpt.checkpoint.archive import check_archive
 from minigpt.checkpoint.damage import DamagedError, opened, said_as_damage
 
 MAGIC = b"minigpt-sha256:"
@@ -84,6 +85,7 @@ def read_sealed(path: Path) -> Any:
         _check(path, file)
         file.seek(0)
         with said_as_damage(path):
+            check_archive(path)
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -96,6 +98,7 @@ def glance_at_sealed(path: Path, *, again: bool = False) -> Any:
     if damage is not None:
         raise DamagedError(path, damage)
     with said_as_damage(path):
+        check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
