@@ -9,7 +9,6 @@ import io
 import pickle
 import stat
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -82,11 +81,11 @@ def _check_pickle(content: bytes, sizes: dict[str, int]) -> None:
             left -= 1
             if left < 0 or len(waiting) > _DEEPEST:
                 raise UnfitError("its data are nested too deeply, or too many")
-            if type(value) in (dict, OrderedDict):
-                waiting.append(chain(value, value.values()))  # type: ignore[call-overload, attr-defined]
+            if isinstance(value, dict):
+                waiting.append(chain(value, value.values()))
                 break
-            if type(value) in (list, tuple):
-                waiting.append(iter(value))  # type: ignore[call-overload]
+            if isinstance(value, list | tuple):
+                waiting.append(iter(value))
                 break
             if not _is_plain(value):
                 raise UnfitError(UNSAFE)

@@ -6,6 +6,7 @@ from typing import Any
 from minigpt.checkpoint.damage import DamagedError
 from minigpt.checkpoint.digest import glance_at_sealed
 from minigpt.checkpoint.files import FORMAT, checkpoint_step
+from minigpt.checkpoint.plausible import implausible
 from minigpt.errors import CheckpointError
 
 
@@ -22,11 +23,13 @@ def check_content(path: Path, state: Any) -> None:
         or not isinstance(state.get("step"), int)
     ):
         raise DamagedError(path, "it is not a MiniGPT checkpoint: it has no model_state_dict and step")
-    if state.get("format") not in range(1, FORMAT + 1):
+    if type(state.get("format")) is not int or state["format"] not in range(1, FORMAT + 1):
         raise CheckpointError(
-            f"{path} has checkpoint format {state.get('format')}, this MiniGPT reads 1 to {FORMAT}; "
+            f"{path} has checkpoint format {str(state.get('format'))[:20]!r}, this MiniGPT reads 1 to {FORMAT}; "
             "use the version that wrote it"
         )
+    if (wrong := implausible(state)) is not None:
+        raise DamagedError(path, f"it is not a MiniGPT checkpoint: {wrong}")
     named = checkpoint_step(path)
     if named is not None and state["step"] != named:
         raise DamagedError(path, f"it holds step {state['step']}, not {named}")

@@ -15,6 +15,7 @@ from minigpt.errors import CheckpointError
 from minigpt.training_monitor.policy_config import HARMLESS, STRUCTURAL
 
 
+
 @dataclass(frozen=True)
 class Health:
     """What a checkpoint says of the run's health when it was taken."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from minigpt.checkpoint.health import last_healthy, read_health
 from minigpt.checkpoint.load import Loaded, is_run_folder, load_given, load_newest
+from minigpt.checkpoint.plausible import check_can_resume
 from minigpt.config.dump import differences
 from minigpt.config.load import load_config
 from minigpt.config.run_config import RunConfig
@@ -49,6 +50,7 @@ def resumed_order(
         config_name = str(run_dir / CONFIG_NAME) if own_config and run_dir else config_name or "small"
         run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
         loaded = load_newest(run_dir, healthy=resume == HEALTHY)
+    check_can_resume(loaded.state, loaded.path)
     # Typed again and again, the same override is kept once, in its last place: there it wins as before.
     kept = tuple(reversed(dict.fromkeys(reversed([*loaded.state["overrides"], *overrides]))))
     config = load_config(config_name, overrides if own_config else kept).config
@@ -132,10 +134,13 @@ def _is_same(prepared: Prepared, state: dict[str, Any]) -> bool:
 
 def _check_tokenizer(order: Order, state: dict[str, Any]) -> None:
     """Nothing, when the tokenizer asked for is the one that the weights know."""
-    asked, had = (
-        order.config.data.tokenizer,
-        TokenizerConfig.model_validate(state["config"]["data"]["tokenizer"]),
-    )
+    asked = order.config.data.tokenizer
+    try:
+        had = TokenizerConfig.model_validate(state["config"]["data"]["tokenizer"])
+    except (KeyError, TypeError, ValidationError):
+        raise CheckpointError(
+            "the checkpoint's config has no data.tokenizer that can be read; use another checkpoint"
+        ) from None
     if asked == had or (asked.path and Tokenizer.load(Path(asked.path)).id == state["tokenizer_id"]):
         return
     (change, *_) = [

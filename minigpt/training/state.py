@@ -1,6 +1,10 @@
 """All of a run's state as plain data, and a run put back into it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -9,9 +13,10 @@ from torch.optim import Optimizer
 from minigpt.checkpoint.files import FORMAT
 from minigpt.checkpoint.health import health_mark
 from minigpt.checkpoint.rng import capture_rng, restore_rng
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, MiniGPTError
 from minigpt.optim.schedule import LoweredRate
 from minigpt.training.run import Position, Run
+from minigpt.training_monitor.signals import StepSignals
 
 
 def run_state(run: Run) -> dict[str, Any] | None:
@@ -42,23 +47,27 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
     Raises:
         CheckpointError: the checkpoint's model or optimizer has another shape than this run's.
     """
-    check_shapes(run.model.state_dict(), state["model_state_dict"])
-    if len(state["optimizer_state_dicts"]) != len(run.optimizers):
-        raise CheckpointError(
-            "the checkpoint was trained with another optimizer.name; resume with the run's own, or start a new run"
-        )
-    run.model.load_state_dict(state["model_state_dict"])
-    for optimizer, saved in zip(run.optimizers, state["optimizer_state_dicts"], strict=True):
-        _load_moments(optimizer, saved)
-    if run.scaler.is_enabled() and state["scaler_state_dict"]:
-        run.scaler.load_state_dict(state["scaler_state_dict"])
-    run.position = _position(state["position"])
-    run.loader.load_state_dict({"position": run.position.window})
-    knows_monitor = state.get("format", FORMAT) == FORMAT
-    if knows_monitor:
-        run.monitor.load_state_dict(state["monitor"])
-    if "probe" in state:
-        run.probe.load_state_dict(state["probe"])
+    with _as_it_was_saved():
+        check_shapes(run.model.state_dict(), state["model_state_dict"])
+        if len(state["optimizer_state_dicts"]) != len(run.optimizers):
+            raise CheckpointError(
+                "the checkpoint was trained with another optimizer.name; resume with the run's own, or start a new run"
+            )
+        run.model.load_state_dict(state["model_state_dict"])
+        for optimizer, saved in zip(run.optimizers, state["optimizer_state_dicts"], strict=True):
+            _load_moments(optimizer, saved)
+        if run.scaler.is_enabled() and state["scaler_state_dict"]:
+            run.scaler.load_state_dict(state["scaler_state_dict"])
+        run.position = _position(state["position"])
+        run.loader.load_state_dict({"position": run.position.window})
+        knows_monitor = state.get("format", FORMAT) == FORMAT
+        if knows_monitor:
+            run.monitor.load_state_dict(state["monitor"])
+            _try_monitor(run)
+        if "probe" in state:
+            run.probe.load_state_dict(state["probe"])
+        if len(state["rng"]) == run.world.size:
+            restore_rng(state["rng"][run.world.rank], run.world.device)
     lines = [
         "restored: weights, optimizer, "
         + ("gradient scaler, " if run.scaler.is_enabled() else "")
@@ -72,14 +81,37 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
     if state["precision"] != run.precision.name:
         formats = [name.replace("off", "fp32") for name in (state["precision"], run.precision.name)]
         lines.append(f"not exact: computed in {formats[0]} before, in {formats[1]} now")
-    if len(state["rng"]) == run.world.size:
-        restore_rng(state["rng"][run.world.rank], run.world.device)
-    else:
+    if len(state["rng"]) != run.world.size:
         lines.append(
             f"not exact: {len(state['rng'])} ranks saved it and {run.world.size} resume it; the batches stay the same, "
             "dropout draws anew"
         )
     return lines
+
+
+@contextmanager
+def _as_it_was_saved() -> Iterator[None]:
+    """Turns what goes wrong inside into one clear line: the state is not one that a run has saved."""
+    try:
+        yield
+    except MiniGPTError:
+        raise
+    # A state of another make can fail in any part, in any way.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        raise CheckpointError(
+            f"the checkpoint's state is not one that a run of this version saves ({type(error).__name__}: {reason}); "
+            "use an older checkpoint, or start a new run with --run-dir"
+        ) from error
+
+
+def _try_monitor(run: Run) -> None:
+    """Shows a copy of the monitor a quiet step and a broken one: what is wrong with it shows now."""
+    trial = deepcopy(run.monitor)
+    for loss in (1.0, float("nan")):
+        step = run.position.step + (1 if isfinite(loss) else 2)
+        trial.observe(StepSignals(step, loss, 1.0, lr=run.learning_rate, tokens=1, tokens_per_second=1.0))
+    trial.state_dict()
 
 
 def _position(saved: dict[str, Any]) -> Position:
@@ -95,6 +127,11 @@ def _load_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         for group in optimizer.param_groups
     ]
     optimizer.load_state_dict(saved)
+    for parameter, moments in optimizer.state.items():
+        # torch looks only at their number.
+        for name, moment in moments.items():
+            if not isinstance(moment, Tensor) or moment.shape not in (parameter.shape, ()):
+                raise CheckpointError(f"the checkpoint's optimizer state is not of this model ({name!r:.40})")
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
 
