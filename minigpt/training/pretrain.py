@@ -35,7 +35,7 @@ from minigpt.training.loop import train
 from minigpt.training.records import LOG_FILE, open_records
 from minigpt.training.resume import corpus_of_run, health_warnings, resumed_order, what_differs
 from minigpt.training.run import Run
-from minigpt.training.save import save
+from minigpt.training.save import let_go, save
 from minigpt.training.state import restore_state
 from minigpt.training_monitor.event import Event
 
@@ -87,6 +87,8 @@ def pretrain(
             if not _goes_on(order, loaded):
                 # From the very first second there is something to resume, and a disk that refuses is met now.
                 save(run, "the beginning")
+            else:
+                world.on_main(lambda: let_go(run))
         if aside is not None:
             _tell_aside(order.run_dir, aside)
         if loaded is not None:

@@ -45,8 +45,13 @@ def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
     run.sinks.event(Event(position.step, "save", "checkpoint", text, data=mark))
     run.sinks.flush()
     save_checkpoint(run.run_dir, position.step, state)
+    let_go(run)
+
+
+def let_go(run: Run) -> None:
+    """Delete the checkpoints that need not stay; at a resume too, for a kill may have come before it was done."""
     for line in apply_retention(run.run_dir, run.checkpoints, protected=_protected(run)).warnings:
-        run.sinks.event(Event(position.step, "save", "retention", line, interrupts=True))
+        run.sinks.event(Event(run.position.step, "save", "retention", line, interrupts=True))
 
 
 def _protected(run: Run) -> set[int]:

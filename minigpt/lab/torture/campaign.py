@@ -59,8 +59,7 @@ def _lives(
     ends_at = None if asked.minutes is None else time.monotonic() + 60 * asked.minutes
     done: list[Lived] = []
     running: set[Future[Lived]] = set()
-    blows = 0
-    turns = _turns(asked.cases)
+    blows, turns = 0, _turns(asked.cases)
     numbers = count(1)
     while True:
         enough = blows >= asked.kills or (ends_at is not None and time.monotonic() > ends_at)

@@ -11,6 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
+from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator as TensorAccumulator,
+)
 from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
 
 from minigpt.checkpoint.files import checkpoints_by_step
@@ -25,6 +28,7 @@ ABOUT_FILES = {"corpus", "records", "digests", "checksums"}
 """Of a checkpoint: where the cache lies, and digests of files in which the clock's fields stand."""
 OWN_HISTORY = {"save", "resume"}
 """Events that tell of this very run's interruptions."""
+_ALL = {"scalars": 0, "text": 0}
 _LEFT_OVER = re.compile(r"\.tmp(-|$)")
 _STEP_AND_VALUE = tuple[int, object]
 
@@ -109,22 +113,24 @@ def curves(run_dir: Path) -> dict[str, list[_STEP_AND_VALUE]]:
 def _series(folder: Path, run_dir: Path) -> dict[str, list[_STEP_AND_VALUE]]:
     # It warns of each purge: every resume is one.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
-    events.Reload()
-    tags = events.Tags()
-    found: dict[str, list[_STEP_AND_VALUE]] = {
-        tag: [(each.step, each.value) for each in events.Scalars(tag)]
-        for tag in tags["scalars"]
-        if tag not in CLOCK_TAGS
-    }
-    for tag in tags["tensors"]:
+    found: dict[str, list[_STEP_AND_VALUE]] = {}
+    numbers = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    numbers.Reload()
+    for tag in numbers.Tags()["scalars"]:
+        found[tag] = [(each.step, each.value) for each in numbers.Scalars(tag)]
+    # What TensorBoard's own server reads; it has the texts, of which the other discards none.
+    everything = TensorAccumulator(str(folder), size_guidance={"tensors": 0}, tensor_size_guidance=_ALL)
+    everything.Reload()
+    for tag in everything.Tags()["tensors"]:
         if tag.split("/")[0] not in OWN_HISTORY:
-            found[tag] = [(each.step, _text(each.tensor_proto, run_dir)) for each in events.Tensors(tag)]
-    return found
+            values = [(each.step, _value(each.tensor_proto, run_dir)) for each in everything.Tensors(tag)]
+            found[f"{tag} (server)"] = values
+    return {tag: series for tag, series in found.items() if tag.split(" ")[0] not in CLOCK_TAGS}
 
 
-def _text(tensor: object, run_dir: Path) -> str:
-    return _without_place(str(make_ndarray(tensor).tolist()), run_dir)
+def _value(tensor: object, run_dir: Path) -> object:
+    value = make_ndarray(tensor).tolist()
+    return value if isinstance(value, float) else _without_place(str(value), run_dir)
 
 
 def _without_place(text: str, run_dir: Path) -> str:

@@ -20,7 +20,6 @@ from minigpt.lab.torture import seccomp
 from minigpt.lab.torture.whereabouts import Seat
 from minigpt.training import pretrain as _pretrain  # noqa: F401 - the same
 
-
 PACKAGE_ROOT = Path(minigpt.__file__).parents[1]
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 Prelude = Callable[[], None]

@@ -1,4 +1,4 @@
-"""What a training process is doing, read off its main thread's stack all the time and left where its watcher sees it."""
+"""What a training process is doing, read off its main thread's stack all the time and left where its watcher looks."""
 
 import mmap
 import sys
@@ -36,7 +36,7 @@ _SWITCH_SECONDS = 0.0005
 
 
 class Seat:
-    """Shared between a process and the one that it was forked from: where the process is, and whether it has trained."""
+    """Shared by a process and the one that it was forked from: where the process is, and whether it has trained."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)

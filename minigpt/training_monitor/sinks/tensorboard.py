@@ -39,7 +39,8 @@ class TensorBoardSink:
             _wait_until_after(older)
         self._layers_every = layers_every
         self._clipped: deque[bool] = deque(clipped_before, maxlen=CLIPPED_SHARE_STEPS)
-        self._writer = SummaryWriter(str(folder), purge_step=keep_through + 1 if older else None)
+        # A new run says so too: TensorBoard's server takes the first such mark for a beginning, whatever came before.
+        self._writer = SummaryWriter(str(folder), purge_step=keep_through + 1)
         self._files = sorted(set(folder.glob("events.out.tfevents.*")) - set(older))
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
