@@ -19,6 +19,7 @@ from pathlib import Path
 if importlib.util.find_spec("minigpt") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import minigpt.cli.main  # what each process that is forked from this one runs  # noqa: F401
 from minigpt.lab.torture.command import main
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from minigpt.atomic import write_text_atomically
 from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
+from minigpt.checkpoint.lock import LOCK_NAMES
 from minigpt.config.dump import to_yaml
 from minigpt.config.run_config import RunConfig
 from minigpt.data.tokenizer import Tokenizer
@@ -21,6 +24,9 @@ WANDB_NAME = "wandb"  # so called by W&B itself
 NEWER_PREFIX = "after_step_"
 CRASH_PREFIX = "crash_step_"
 _MOST_FOLDERS = 200
+HALF_WAY = ".moving_aside"
+"""In a run's folder: an earlier run on its way out of it."""
+_MOVE_SECONDS = 10.0
 
 
 def default_run_dir(mode: str, name: str) -> Path:
@@ -74,11 +80,13 @@ def refuse_foreign(run_dir: Path) -> None:
 def set_aside(run_dir: Path) -> Path | None:
     """Move what an earlier run left in `run_dir` into a sibling named after the time of its last change.
 
-    None if there was nothing: starting anew never deletes or overwrites a checkpoint.
+    None if there was nothing: starting anew never deletes or overwrites a checkpoint. A kill on the way leaves all of
+    it in `run_dir`, for `put_back`.
 
     Raises:
         CheckpointError: it cannot be moved; all is where it was.
     """
+    put_back(run_dir)
     contents = [path for path in run_dir.iterdir() if not _is_hidden(path)]
     if not contents:
         return None
@@ -90,12 +98,15 @@ def set_aside(run_dir: Path) -> Path | None:
     while target.exists():
         count += 1
         target = place.with_name(f"{stem}_{count}")
+    half_way = run_dir / HALF_WAY
     try:
-        target.mkdir()
-        move_contents(run_dir, target)
+        half_way.mkdir()
+        _move_contents(run_dir, half_way)
+        # The one rename that counts: nobody ever finds half of a run in either place.
+        half_way.rename(target)
     except OSError as error:
         with contextlib.suppress(OSError):
-            move_contents(target, run_dir)
+            put_back(run_dir)
         raise CheckpointError(
             f"the earlier run in {run_dir} cannot be moved aside to {target}: {error.strerror}; "
             "choose another folder with --run-dir"
@@ -103,12 +114,27 @@ def set_aside(run_dir: Path) -> Path | None:
     return _as_typed(target)
 
 
-def move_contents(source: Path, target: Path) -> None:
-    """Move all but hidden files from one run folder to another; `source` goes when nothing is left in it."""
+def made_whole(run_dir: Path) -> Path:
+    """`run_dir`, with what a killed move had taken out of it back in its place, unless somebody works there."""
+    if (run_dir / HALF_WAY).is_dir():
+        # The ranks of a run come here all at once: one does it, the others wait.
+        with contextlib.suppress(Timeout), FileLock(run_dir / LOCK_NAMES[0], timeout=_MOVE_SECONDS):
+            put_back(run_dir)
+    return run_dir
+
+
+def put_back(run_dir: Path) -> None:
+    """Undo a move that a kill ended half-way; nothing, where there is none. The folder's lock must be held."""
+    half_way = run_dir / HALF_WAY
+    if half_way.is_dir():
+        _move_contents(half_way, run_dir)
+        half_way.rmdir()
+
+
+def _move_contents(source: Path, target: Path) -> None:
+    """Move all but hidden files from one folder to another."""
     for path in [path for path in source.iterdir() if not _is_hidden(path)]:
         path.rename(target / path.name)
-    if not any(source.iterdir()):
-        source.rmdir()
 
 
 @contextmanager
@@ -124,7 +150,8 @@ def whole_or_nothing(run_dir: Path, aside: Path | None) -> Iterator[None]:
             for path in [path for path in run_dir.iterdir() if not _is_hidden(path)]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if aside is not None:
-                move_contents(aside, run_dir)
+                aside.rename(run_dir / HALF_WAY)
+                put_back(run_dir)
         raise
 
 

@@ -19,7 +19,7 @@ from minigpt.data.progress import ShouldStop
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
 from minigpt.training.environment import environment_differences
-from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
+from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir, made_whole
 from minigpt.training.identity import Order
 from minigpt.user_path import user_path
 
@@ -44,12 +44,12 @@ def resumed_order(
         run_dir = run_dir or folder
         own_config = config_name is None
         config_name = config_name or str(folder / CONFIG_NAME)
-        loaded = load_newest(place) if is_run_folder(place) else load_given(place)
+        loaded = load_newest(made_whole(place)) if is_run_folder(place) else load_given(place)
     else:
         own_config = config_name is None and run_dir is not None and (run_dir / CONFIG_NAME).is_file()
         config_name = str(run_dir / CONFIG_NAME) if own_config and run_dir else config_name or "small"
         run_dir = run_dir or default_run_dir("pretrain", load_config(config_name, overrides).name)
-        loaded = load_newest(run_dir, healthy=resume == HEALTHY)
+        loaded = load_newest(made_whole(run_dir), healthy=resume == HEALTHY)
     check_can_resume(loaded.state, loaded.path)
     # Typed again and again, the same override is kept once, in its last place: there it wins as before.
     kept = tuple(reversed(dict.fromkeys(reversed([*loaded.state["overrides"], *overrides]))))

@@ -44,8 +44,8 @@ def difference(straight: Path, other: Path, steps: int, *, same_checkpoints: boo
     if same_checkpoints and checkpoints[0].keys() != checkpoints[1].keys():
         return f"checkpoints kept: {[*checkpoints[0]]}, {[*checkpoints[1]]}"
     for step in checkpoints[0].keys() & checkpoints[1].keys():
-        states = [_state(found[step]) for found in checkpoints]
-        if (found := first_difference(*states, f"checkpoint_step_{step}.pt")) is not None:
+        first, second = (_state(paths[step]) for paths in checkpoints)
+        if (found := first_difference(first, second, f"checkpoint_step_{step}.pt")) is not None:
             return found
     for name, read in (("metrics.jsonl", _metrics), ("events.jsonl", _events), ("TensorBoard", curves)):
         if (found := first_difference(read(straight), read(other), name)) is not None:

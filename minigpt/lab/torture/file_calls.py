@@ -1,8 +1,10 @@
 """What a held-up call is about: which file, in words, and what half of it would have done."""
 
 import contextlib
+import ctypes
 import os
 import platform
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,19 +52,31 @@ def file_call(thread: int, number: int, arguments: tuple[int, ...]) -> FileCall 
 
 def tear(call: FileCall) -> None:
     """Carry out the first half of a write, as if the process had died in the middle of it."""
-    if call.name != "write":
+    if call.name not in ("write", "writev"):
         return
-    descriptor, address, size = call.arguments[:3]
-    with contextlib.suppress(OSError), Path(f"/proc/{call.thread}/mem").open("rb", buffering=0) as memory:
-        memory.seek(address)
-        half = memory.read(size // 2)
-        facts = Path(f"/proc/{call.thread}/fdinfo/{descriptor}").read_text().split()
+    with contextlib.suppress(OSError):
+        data = _data(call)
+        facts = Path(f"/proc/{call.thread}/fdinfo/{call.arguments[0]}").read_text().split()
         appends = int(facts[facts.index("flags:") + 1], 8) & os.O_APPEND
         with call.path.open("r+b") as file:
-            file.seek(0 if not appends else 0, os.SEEK_END if appends else os.SEEK_SET)
-            if not appends:
-                file.seek(int(facts[facts.index("pos:") + 1]))
-            file.write(half)
+            file.seek(*((0, os.SEEK_END) if appends else (int(facts[facts.index("pos:") + 1]), os.SEEK_SET)))
+            file.write(data[: len(data) // 2])
+
+
+def _data(call: FileCall) -> bytes:
+    """What a write or writev is about to write."""
+    _, address, size, *_ = call.arguments
+    if call.name == "write":
+        return _memory(call.thread, address, size)
+    pieces = struct.iter_unpack("=QQ", _memory(call.thread, address, 16 * size))
+    return b"".join(_memory(call.thread, *piece) for piece in pieces)
+
+
+def _memory(thread: int, address: int, size: int) -> bytes:
+    """At most `size` bytes of the caller's memory: fewer where it ends."""
+    with Path(f"/proc/{thread}/mem").open("rb", buffering=0) as memory:
+        memory.seek(address)
+        return memory.read(size)
 
 
 def _paths(name: str, thread: int, arguments: tuple[int, ...]) -> tuple[Path, Path | None]:
@@ -81,20 +95,13 @@ def _paths(name: str, thread: int, arguments: tuple[int, ...]) -> tuple[Path, Pa
 
 
 def _opened(thread: int, descriptor: int) -> Path:
-    return Path(os.readlink(f"/proc/{thread}/fd/{descriptor}"))
+    return Path(f"/proc/{thread}/fd/{descriptor}").readlink()
 
 
 def _resolved(thread: int, folder: int, address: int) -> Path:
     """The absolute path of a path that is given relative to an open folder."""
-    with Path(f"/proc/{thread}/mem").open("rb", buffering=0) as memory:
-        memory.seek(address)
-        try:
-            text = memory.read(_LONGEST_PATH)
-        except OSError:  # it ends with its page
-            memory.seek(address)
-            text = memory.read(_LONGEST_PATH - address % _LONGEST_PATH)
-    path = Path(os.fsdecode(text[: text.index(b"\0")]))
-    folder = folder - (1 << 32) if folder & 0xFFFFFFFF >= 1 << 31 and folder >> 32 == 0 else folder
-    folder = folder - (1 << 64) if folder >= 1 << 63 else folder
-    base = Path(os.readlink(f"/proc/{thread}/cwd")) if folder == _HERE else _opened(thread, folder)
+    text = _memory(thread, address, _LONGEST_PATH)
+    path = Path(os.fsdecode(text.partition(b"\0")[0]))
+    number = ctypes.c_int(folder & 0xFFFFFFFF).value
+    base = Path(f"/proc/{thread}/cwd").readlink() if number == _HERE else _opened(thread, number)
     return base / path

@@ -15,7 +15,7 @@ _FROM, _UNTIL = (FIRST_STEP - 1) * WINDOWS_PER_STEP, (FIRST_STEP - 1 + STEPS) * 
 
 def spoil_data() -> None:
     """The runs of this process train on random targets within the stretch: the same ones for the same windows."""
-    pretrain.train = _train_on_bad_data
+    pretrain.train = _train_on_bad_data  # type: ignore[attr-defined]
 
 
 def _train_on_bad_data(run: Run) -> Outcome:

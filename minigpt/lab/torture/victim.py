@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -15,7 +16,6 @@ import torch
 import torch._dynamo  # what the first step would import; forked processes find it done
 
 import minigpt
-from minigpt.cli.main import run
 from minigpt.lab.torture import seccomp
 from minigpt.lab.torture.whereabouts import Seat
 from minigpt.training import pretrain as _pretrain  # noqa: F401 - the same
@@ -76,7 +76,7 @@ def forked(
                 prelude()
             if held_up:
                 seccomp.hold_up_calls(its)
-            code = run(arguments)
+            code = _run_minigpt(arguments)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -104,6 +104,16 @@ def fresh(arguments: list[str], at: Surroundings) -> Victim:
     # It is waited for by its number, like the others.
     process.returncode = 0
     return Victim(process.pid, None)
+
+
+def _run_minigpt(arguments: list[str]) -> int:
+    """`python -m minigpt ARGUMENTS` in this process; its exit code."""
+    sys.argv = ["minigpt", *arguments]
+    try:
+        runpy.run_module("minigpt", run_name="__main__", alter_sys=True)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
 
 
 def _settle_in(at: Surroundings) -> None:

@@ -32,6 +32,8 @@ class JsonLines:
 
     def __init__(self, path: Path, revise: Callable[[Record], Record | None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # One that died before its rename.
+        _temporary(path).unlink(missing_ok=True)
         if path.exists():
             _rewrite(path, revise)
         self._file = path.open("a", encoding="utf-8", buffering=1)
@@ -73,9 +75,14 @@ def _rewrite(path: Path, revise: Callable[[Record], Record | None]) -> None:
     text = "".join(kept).encode()
     if text == path.read_bytes():
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     with temporary.open("wb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _temporary(path: Path) -> Path:
+    """The same for every process, so that a revision which was killed leaves nothing that nobody knows."""
+    return path.with_name(f".{path.name}.tmp")
