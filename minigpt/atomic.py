@@ -23,9 +23,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary_sibling(path)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         _remove(temporary)
         raise
@@ -44,13 +44,13 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         yield temporary
         for folder, _, files in os.walk(temporary, topdown=False):
             for name in files:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
+                sync(Path(folder, name))
+            sync(Path(folder))
         if keep_existing:
             _rename_unless_there(temporary, path)
         else:
             _replace_folder(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except BaseException:
         _remove(temporary)
         raise
@@ -134,8 +134,8 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     raise OSError(f"{path} is replaced by other processes faster than by this one")
 
 
-def _sync(path: Path) -> None:
-    """Forces a file or folder to the disk; folders cannot be opened for that everywhere."""
+def sync(path: Path) -> None:
+    """Forces a file's bytes, or the names in a folder, to the disk; folders cannot be opened for that everywhere."""
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
     try:
         descriptor = os.open(path, flags)

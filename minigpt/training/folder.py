@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from minigpt.atomic import write_text_atomically
+from minigpt.atomic import sync, write_text_atomically
 from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
 from minigpt.checkpoint.lock import LOCK_NAMES
 from minigpt.config.dump import to_yaml
@@ -101,9 +101,11 @@ def set_aside(run_dir: Path) -> Path | None:
     half_way = run_dir / HALF_WAY
     try:
         half_way.mkdir()
+        sync(run_dir)
         _move_contents(run_dir, half_way)
         # The one rename that counts: nobody ever finds half of a run in either place.
         half_way.rename(target)
+        sync(target.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             put_back(run_dir)
@@ -135,6 +137,8 @@ def _move_contents(source: Path, target: Path) -> None:
     """Move all but hidden files from one folder to another."""
     for path in [path for path in source.iterdir() if not _is_hidden(path)]:
         path.rename(target / path.name)
+    for folder in (target, source):
+        sync(folder)
 
 
 @contextmanager
@@ -188,8 +192,15 @@ def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path 
     for name in (METRICS_NAME, EVENTS_NAME):
         if (run_dir / name).exists():
             shutil.copy2(run_dir / name, target / name)
+            sync(target / name)
+    # Also through a power failure: the new folder is there before anything moves into it, and what has moved stays
+    # moved once the records are cut back.
+    for folder in (target, run_dir):
+        sync(folder)
     for path in newer:
         path.rename(target / path.name)
+    for folder in (target, run_dir):
+        sync(folder)
     return target
 
 
@@ -200,6 +211,10 @@ def describe_run(
 
     And environment.json: what else its last bits depend on, for whoever is to get the same.
     """
+    # The folder's own name, or a power failure could take it away with all that is in it.
+    for folder in (run_dir.resolve().parent, run_dir.resolve().parent.parent):
+        with contextlib.suppress(OSError):
+            sync(folder)
     write_text_atomically(run_dir / CONFIG_NAME, to_yaml(config))
     tokenizer.save(run_dir / TOKENIZER_NAME)
     write_text_atomically(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=2) + "\n")

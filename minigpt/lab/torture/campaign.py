@@ -26,6 +26,8 @@ class Campaign:
     seed: str
     processes: int
     fresh_share: float
+    holds_up: bool
+    """Whether file calls can be held up here."""
 
 
 def campaign(asked: Campaign, tell: Callable[[Lived, int], None]) -> list[Lived]:
@@ -40,12 +42,12 @@ def campaign(asked: Campaign, tell: Callable[[Lived, int], None]) -> list[Lived]
     with ProcessPoolExecutor(asked.processes, fork) as pool:
         places = [asked.folder / "straight" / str(index) for index in range(len(asked.cases))]
         began = [
-            pool.submit(straight_run, case, workshop, place)
+            pool.submit(straight_run, case, workshop, place, holds_up=asked.holds_up)
             for case, place in zip(asked.cases, places, strict=True)
         ]
         fresh_seconds = _fresh_seconds(asked, workshop) if asked.fresh_share else 0.0
         straight = {case.name: future.result() for case, future in zip(asked.cases, began, strict=True)}
-        setting = Setting(workshop, asked.fresh_share, fresh_seconds)
+        setting = Setting(workshop, asked.fresh_share, fresh_seconds, asked.holds_up)
         return _lives(pool, asked, straight, setting, tell)
 
 

@@ -12,9 +12,15 @@ _PLACE_SECONDS = 0.03
 _GENTLE = (signal.SIGTERM, signal.SIGINT)
 
 
-def drawn_blow(random_: random.Random, *, calls: int, seconds: float, may_hold_up: bool) -> Blow:
-    """A blow against a process like one that makes `calls` file calls in `seconds`."""
-    kind = random_.choices(("call", "clock", "place", "signal"), (4 if may_hold_up else 0, 2, 2, 2))[0]
+def drawn_blow(
+    random_: random.Random, *, calls: int, seconds: float, may_hold_up: bool, may_be_gentle: bool
+) -> Blow:
+    """A blow against a process like one that makes `calls` file calls in `seconds`.
+
+    `may_be_gentle`: also signals at which the run saves itself. It then has a checkpoint more to be rolled back to.
+    """
+    weights = (4 if may_hold_up else 0, 2, 2, 2 if may_be_gentle else 0)
+    kind = random_.choices(("call", "clock", "place", "signal"), weights)[0]
     moment = random_.uniform(0, seconds)
     if kind == "call":
         most = calls if random_.random() < 0.6 else _EARLY_CALLS

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.checkpoint.files import checkpoints_by_step
-from minigpt.lab.torture import seccomp
 from minigpt.lab.torture.blow import Blow, End, watched
 from minigpt.lab.torture.cases import Case
 from minigpt.lab.torture.compare import difference, leftovers
@@ -71,9 +70,11 @@ class Setting:
     fresh_share: float
     fresh_seconds: float
     """A fresh process takes so long, imports and all."""
+    holds_up: bool
+    """Whether file calls can be held up here."""
 
 
-def straight_run(case: Case, workshop: Path, folder: Path) -> Straight:
+def straight_run(case: Case, workshop: Path, folder: Path, *, holds_up: bool = True) -> Straight:
     """The undisturbed run of a case, with its own cache.
 
     Raises:
@@ -81,11 +82,8 @@ def straight_run(case: Case, workshop: Path, folder: Path) -> Straight:
     """
     folder.mkdir(parents=True)
     at = Surroundings(folder, folder / "cache", folder / "printed.txt")
-    held_up = seccomp.is_supported()
-    run_dir = folder / "run"
-    victim = forked(
-        case.started(workshop, run_dir), at, seat := Seat(), held_up=held_up, prelude=case.prelude
-    )
+    run_dir, seat = folder / "run", Seat()
+    victim = forked(case.started(workshop, run_dir), at, seat, held_up=holds_up, prelude=case.prelude)
     end = watched(victim, None, seat, (folder,))
     if end.code != 0:
         raise Wrong(f"{case.name}: the straight run ended with {end.code}: {_last_line(at.printed, 0)}")
@@ -126,8 +124,13 @@ def _live(
         blow = None
         if len(story.struck) < blows:
             seconds = setting.fresh_seconds if is_fresh else straight.seconds
-            may_hold_up = seccomp.is_supported() and not is_fresh
-            blow = drawn_blow(random_, calls=straight.calls, seconds=seconds, may_hold_up=may_hold_up)
+            blow = drawn_blow(
+                random_,
+                calls=straight.calls,
+                seconds=seconds,
+                may_hold_up=setting.holds_up and not is_fresh,
+                may_be_gentle=not case.goes_back,
+            )
             if is_fresh and blow.in_place is not None:
                 blow = Blow(after_seconds=random_.uniform(0, seconds))
         words = case.started(setting.workshop, run_dir)

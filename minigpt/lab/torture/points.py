@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.lab.torture.blow import Blow, End, watched
 from minigpt.lab.torture.file_calls import FileCall
 from minigpt.lab.torture.power import Disk
@@ -54,8 +55,8 @@ def tried(scene: Scene, point: Point, trial: Path) -> Tried:
     try:
         end = _killed_at(scene, at, trial, Blow(at_call=point.number, torn=point.torn), disk)
         if end.killed and disk is not None:
-            disk.lose_power()
-        wrong = _finished(scene, at, trial) or scene.check(trial)
+            wrong = _lost_in_the_dark(disk, trial / "run")
+        wrong = wrong or _finished(scene, at, trial) or scene.check(trial)
     except (TimeoutError, OSError) as error:
         wrong = f"{type(error).__name__}: {error}"
     if wrong is None:
@@ -121,6 +122,15 @@ def _killed_at(scene: Scene, at: Surroundings, trial: Path, blow: Blow | None, d
     victim = forked(scene.words(trial), at, seat, held_up=True, prelude=scene.case.prelude)
     on_call: Callable[[FileCall], None] | None = None if disk is None else disk.see
     return watched(victim, blow, seat, (trial,), on_call)
+
+
+def _lost_in_the_dark(disk: Disk, run_dir: Path) -> str | None:
+    """Lose power; whether a checkpoint that was safe is gone with it."""
+    safe = [step for step, path in checkpoints_by_step(run_dir).items() if disk.is_safe(path)]
+    disk.lose_power()
+    left = checkpoints_by_step(run_dir)
+    newest = max(safe, default=-1)
+    return None if max(left, default=-1) >= newest else f"lost: checkpoint {newest}, and {[*left]} are left"
 
 
 def _finished(scene: Scene, at: Surroundings, trial: Path) -> str | None:

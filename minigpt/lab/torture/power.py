@@ -45,6 +45,10 @@ class Disk:
         elif call.name in (*OPENS, "mkdir", "mkdirat") and not call.path.exists():
             self._named(_NewName(call.path, None, None))
 
+    def is_safe(self, path: Path) -> bool:
+        """Whether the process was told that this file has reached the disk."""
+        return all(new.path != path for new in self._new_names.get(path.parent, ()))
+
     def lose_power(self) -> None:
         """Nothing is left that was not forced to the disk; removals, the worst for us, did reach it."""
         for folder, _, names in os.walk(self.root):

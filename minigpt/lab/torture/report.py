@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minigpt.lab.torture.life import Lived
+from minigpt.lab.torture.points import Tried
 
 
 def by_place(lives: Sequence[Lived]) -> list[str]:
@@ -37,9 +38,26 @@ def by_case(lives: Sequence[Lived]) -> list[str]:
     return table(("training", "runs", "blows", "bit-equal", "not"), rows)
 
 
+def by_scene(points: Sequence[Tried]) -> list[str]:
+    """A row for each command that was killed at its file calls."""
+    rows = []
+    for scene in dict.fromkeys(each.scene for each in points):
+        own = [each for each in points if each.scene == scene]
+        killed, wrong = sum(each.reached for each in own), sum(each.wrong is not None for each in own)
+        rows.append((scene, str(len(own)), str(killed), str(len(own) - wrong), str(wrong)))
+    total = tuple(str(sum(int(row[column]) for row in rows)) for column in range(1, 5))
+    return table(("killed", "crash points", "reached", "all well after", "not"), [*rows, ("all", *total)])
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns under their titles, in Markdown."""
     return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
+
+
+def points_as_json(points: Sequence[Tried]) -> dict[str, Any]:
+    """Everything about crash points, for programs."""
+    wrong = sum(each.wrong is not None for each in points)
+    return {"points": len(points), "wrong": wrong, "tried": [asdict(each) for each in points]}
 
 
 def as_json(lives: Sequence[Lived]) -> dict[str, Any]:

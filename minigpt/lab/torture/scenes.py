@@ -27,10 +27,12 @@ SHORT = Case(
         "training.check_grad_flow_every=3",
     ),
 )
-LONGER_AGO = Case("longer ago", ("training.max_steps=6", "checkpoint.every_steps=3", "training.seed=9"))
+OLD_SEED = 9
+LONGER_AGO = Case(
+    "longer ago", ("training.max_steps=6", "checkpoint.every_steps=3", f"training.seed={OLD_SEED}")
+)
 ALL_KEPT = Case("all kept", (*SHORT.sets, "checkpoint.keep_every_steps=1"))
 ROLLED_BACK = Case("rolled back", (*TROUBLE, "training.max_steps=55"), spoil_data, goes_back=True)
-CLOSE_TO_THE_END = 5
 
 
 @dataclass(frozen=True)
@@ -47,55 +49,36 @@ class Scene:
     """What is wrong with the trial's folder afterwards."""
     template: Path | None = None
     """What a trial's folder holds to begin with."""
-    own_cache: bool = False
     cache: Path | None = None
+    """None: a trial has its own, empty one."""
 
 
-def scenes(workshop: Path, folder: Path) -> list[Scene]:
-    """All of them, with what they begin with made.
+def scenes(workshop: Path, folder: Path, only: str) -> list[Scene]:
+    """Those with `only` in their name, with what they begin with made.
 
     Raises:
         Wrong: a run that they begin with fails.
     """
-    straight = straight_run(SHORT, workshop, folder / "short")
-    kept = straight_run(ALL_KEPT, workshop, folder / "kept")
-    old = straight_run(LONGER_AGO, workshop, folder / "old")
-    rolled = straight_run(ROLLED_BACK, workshop, folder / "rolled")
-    prepared = folder / "prepared"
-    _run(["prepare", "--config", str(workshop / f"{NAME}.yaml")], prepared, prepared / "cache", SHORT)
-    return [
-        _prepare(workshop, prepared / "cache"),
-        _first_run(workshop, straight),
-        _resume(
-            workshop, straight, SHORT, _killed(SHORT, straight, workshop, folder / "killed", 0.6), "a resume"
-        ),
-        _resume(
-            workshop,
-            rolled,
-            ROLLED_BACK,
-            _killed(ROLLED_BACK, rolled, workshop, folder / "trouble", 0.35),
-            "a rollback, in a resume",
-        ),
-        _anew(workshop, straight, old),
-        _back(workshop, kept),
-    ]
+    wanted = {name: build for name, build in BUILDERS.items() if only.lower() in name}
+    return [build(name, workshop, folder / str(index)) for index, (name, build) in enumerate(wanted.items())]
 
 
-def _prepare(workshop: Path, reference: Path) -> Scene:
+def _prepare(name: str, workshop: Path, folder: Path) -> Scene:
     words = ["prepare", "--config", str(workshop / f"{NAME}.yaml")]
+    _run(words, folder, folder / "cache", SHORT)
     return Scene(
-        "prepare",
+        name,
         SHORT,
         lambda trial: words,
         lambda trial: words,
-        lambda trial: _cache_difference(reference, trial / "cache"),
-        own_cache=True,
+        lambda trial: _cache_difference(folder / "cache", trial / "cache"),
     )
 
 
-def _first_run(workshop: Path, straight: Straight) -> Scene:
+def _first_run(name: str, workshop: Path, folder: Path) -> Scene:
+    straight = straight_run(SHORT, workshop, folder)
     return Scene(
-        "a first run",
+        name,
         SHORT,
         lambda trial: SHORT.started(workshop, trial / "run"),
         lambda trial: _gone_on_with(SHORT, workshop, trial),
@@ -104,44 +87,50 @@ def _first_run(workshop: Path, straight: Straight) -> Scene:
     )
 
 
-def _resume(workshop: Path, straight: Straight, case: Case, template: Path, name: str) -> Scene:
+def _resume(name: str, workshop: Path, folder: Path) -> Scene:
+    return _resumed(name, SHORT, workshop, folder, killed_at=0.6)
+
+
+def _rollback(name: str, workshop: Path, folder: Path) -> Scene:
+    return _resumed(name, ROLLED_BACK, workshop, folder, killed_at=0.35)
+
+
+def _resumed(name: str, case: Case, workshop: Path, folder: Path, killed_at: float) -> Scene:
+    straight = straight_run(case, workshop, folder / "straight")
     return Scene(
         name,
         case,
         lambda trial: ["train", f"--resume={trial / 'run'}"],
         lambda trial: _gone_on_with(case, workshop, trial),
         lambda trial: _run_difference(straight, case, trial),
-        template=template,
+        template=_killed(case, straight, workshop, folder / "killed", killed_at),
         cache=straight.cache,
     )
 
 
-def _anew(workshop: Path, straight: Straight, old: Straight) -> Scene:
+def _anew(name: str, workshop: Path, folder: Path) -> Scene:
     """A new run where an old one lies: that is moved aside whole, or is still where it was."""
+    straight = straight_run(SHORT, workshop, folder / "straight")
+    old = straight_run(LONGER_AGO, workshop, folder / "old")
 
     def again(trial: Path) -> list[str]:
         begun = checkpoints_by_step(trial / "run")
-        is_old = not begun or load_newest(trial / "run").state["config"]["training"]["seed"] == 9
+        is_old = not begun or load_newest(trial / "run").state["config"]["training"]["seed"] == OLD_SEED
         new = SHORT.started(workshop, trial / "run")
         return new if is_old else [*new, "--resume"]
 
     def check(trial: Path) -> str | None:
         return _run_difference(straight, SHORT, trial) or _kept_whole(old.run_dir, trial)
 
-    template = old.run_dir.parent
-    return Scene(
-        "a new run over an old one",
-        SHORT,
-        lambda trial: SHORT.started(workshop, trial / "run"),
-        again,
-        check,
-        template=template,
-        cache=straight.cache,
-    )
+    def words(trial: Path) -> list[str]:
+        return SHORT.started(workshop, trial / "run")
+
+    return Scene(name, SHORT, words, again, check, template=old.run_dir.parent, cache=straight.cache)
 
 
-def _back(workshop: Path, straight: Straight) -> Scene:
+def _back(name: str, workshop: Path, folder: Path) -> Scene:
     """From an older checkpoint: the later ones are moved, none is lost."""
+    straight = straight_run(ALL_KEPT, workshop, folder)
 
     def check(trial: Path) -> str | None:
         wanted = {path.name: path.read_bytes() for path in checkpoints_by_step(straight.run_dir).values()}
@@ -151,7 +140,7 @@ def _back(workshop: Path, straight: Straight) -> Scene:
         return difference(straight.run_dir, trial / "run", ALL_KEPT.steps, same_checkpoints=True)
 
     return Scene(
-        "back to an older checkpoint",
+        name,
         ALL_KEPT,
         lambda trial: ["train", f"--resume={trial / 'run' / 'checkpoint_step_2.pt'}"],
         lambda trial: ["train", f"--resume={trial / 'run'}"],
@@ -176,7 +165,7 @@ def _kept_whole(old: Path, trial: Path) -> str | None:
     beside = [path for path in trial.iterdir() if path.name.startswith("run_")]
     for folder in beside:
         if all((folder / name).is_file() and (folder / name).read_bytes() == wanted[name] for name in wanted):
-            return None if len(beside) == 1 else f"moved to several folders: {[path.name for path in beside]}"
+            return None  # beside it there may be one of a run that never had a checkpoint
     found = {path.name: sorted(str(entry.relative_to(path)) for entry in path.rglob("*")) for path in beside}
     return f"the old run is in no folder whole: {json.dumps(found)}"
 
@@ -222,5 +211,14 @@ def laid_out(scene: Scene, trial: Path) -> Surroundings:
     if scene.template is not None:
         shutil.copytree(scene.template, trial)
     trial.mkdir(parents=True, exist_ok=True)
-    cache = scene.cache if scene.cache is not None and not scene.own_cache else trial / "cache"
-    return Surroundings(trial, cache, trial / "printed.txt")
+    return Surroundings(trial, scene.cache or trial / "cache", trial / "printed.txt")
+
+
+BUILDERS: dict[str, Callable[[str, Path, Path], Scene]] = {
+    "prepare": _prepare,
+    "a first run": _first_run,
+    "a resume": _resume,
+    "a resume that is rolled back": _rollback,
+    "a new run over an old one": _anew,
+    "back to an older checkpoint": _back,
+}

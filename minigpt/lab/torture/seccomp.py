@@ -45,9 +45,22 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def is_supported() -> bool:
-    """Whether this machine can hold up calls: Linux on a processor whose numbers are known here."""
-    return sys.platform == "linux" and platform.machine() in NUMBERS
+def refusal() -> str | None:
+    """Why calls cannot be held up here; None: they can. The calling process must have no other thread."""
+    if sys.platform != "linux" or platform.machine() not in NUMBERS:
+        return f"this is {sys.platform} on {platform.machine()}, not Linux on x86_64 or aarch64"
+    ours, its = socket.socketpair()
+    with ours, its:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                hold_up_calls(its)
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+    return None if status == 0 else "the kernel, or the sandbox, refuses seccomp's user notification"
 
 
 def hold_up_calls(peer: socket.socket) -> None:

@@ -37,6 +37,7 @@ class TensorBoardSink:
         older = sorted(folder.glob("events.out.tfevents.*"))
         if older:
             _wait_until_after(older)
+        self._folder = folder
         self._layers_every = layers_every
         self._clipped: deque[bool] = deque(clipped_before, maxlen=CLIPPED_SHARE_STEPS)
         # A new run says so too: TensorBoard's server takes the first such mark for a beginning, whatever came before.
@@ -72,7 +73,8 @@ class TensorBoardSink:
 
     def flush(self) -> None:
         self._writer.flush()
-        for path in self._files:
+        # The folder too, or a power failure could take a file's name away.
+        for path in (*self._files, self._folder):
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
