@@ -13,7 +13,7 @@ def verify_resume(
     overrides: SetOption = None,
     steps: Annotated[
         int, typer.Option("--steps", metavar="N", help="Train so many steps of the run, three times over.")
-    ] = 12,
+    ] = 20,
     output: Annotated[
         Path | None,
         typer.Option(

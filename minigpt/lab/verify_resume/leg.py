@@ -56,11 +56,13 @@ def _prepare(run: Run, leg: Leg) -> None:
     """Lead logs/training.log away from the user's, and have the signal come when it is due."""
     # Not before: the text and the configuration were named from the user's folder.
     os.chdir(Path(leg.folder).parent)
-    next_step = run.loader.next_step
+    next_step, parent = run.loader.next_step, os.getppid()
     sent = False
 
     def counted() -> StepBatches:
         nonlocal sent
+        if os.getppid() != parent:
+            sys.exit("the process that wanted this run is gone")
         if run.position.step + 1 == leg.signal_in_step and not sent:
             sent = True
             os.kill(os.getpid(), leg.signal)

@@ -128,8 +128,11 @@ def _check_disk(runs: Runs, checkpoint_bytes: int) -> None:
     Raises:
         ConfigError: there is not as much.
     """
-    # The last ones of the straight runs, what retention and the best one keep of the third, and one being written.
-    wanted = (2 + runs.config.checkpoint.keep_last + 2 + 1) * checkpoint_bytes
+    retention = runs.config.checkpoint
+    on_grid = runs.rhythm.steps // retention.keep_every_steps if retention.keep_every_steps else 0
+    # The last ones of the straight runs; of the third one what retention keeps, the best and the last healthy one, and
+    # one that is being written.
+    wanted = (2 + retention.keep_last + on_grid + 2 + 1) * checkpoint_bytes
     free = shutil.disk_usage(runs.place).free
     if free < wanted:
         raise ConfigError(

@@ -31,7 +31,8 @@ def equal_words(same: Comparison, state: dict[str, Any]) -> Iterator[str]:
     compiled = state["position"].get("compiled_from")
     how = "eager" if compiled is None else f"compiled from step {compiled + 1} on"
     around = state["environment"]
-    place = around.get("gpu", f"{around['cpu_capability']}, {around['threads']} threads")
+    threads = f"{around['threads']} thread{'s' if around['threads'] != '1' else ''}"
+    place = around.get("gpu", f"{around['cpu_capability']}, {threads}")
     yield (
         f"  computed in {state['precision'].replace('off', 'fp32')}, micro-batches of {state['micro_batch_size']}, "
         f"{how}; torch {around['torch']}, {place}"
