@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minigpt.checkpoint.load import load_newest
-from minigpt.training.compilation import compiling_pays
+from minigpt.model.gpt import GPT
+from minigpt.training.compilation import compile_model, compiling_pays
 from minigpt.training.loop import Outcome, train
 from minigpt.training.run import Run
 from tests.training.tiny_run import Workshop, interrupt_at, metrics_of, opened_run
@@ -113,6 +114,17 @@ def test_checkpoint_of_the_timed_step_knows_the_choice_when_the_run_is_killed_be
     with opened_run(config, run_dir, saved) as run:
         assert interrupted_when_compiling(run) == "interrupted"
         assert run.position.step == 2
+
+
+def test_compiled_code_names_its_threads(
+    workshop: Workshop, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or inductor's cache may give back what was compiled for other threads, which rounds differently."""
+    asked = []
+    monkeypatch.setattr(GPT, "compile", lambda self, **options: asked.append(options))
+    with opened_run(workshop.config(*TINY), run_dir) as run:
+        compile_model(run.model, run.micro_batch_size, run.precision)
+    assert asked == [{"dynamic": False, "options": {"cpp.threads": torch.get_num_threads()}}]
 
 
 def test_choice_is_taken_back_when_there_is_no_compiler(
