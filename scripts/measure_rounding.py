@@ -111,8 +111,11 @@ def outcome(plain: Path, other: Path) -> str:
     """Whether the two are the same run, and from which step on they are not."""
     found = compare_runs(plain, other, STEPS)
     weights = [difference for difference in found.in_state if difference.place.startswith("weights")]
-    if not weights:
+    if found.is_same:
         return "same bits"
+    if not weights:
+        what = (found.in_records or found.in_state)[0]
+        return f"same weights, but {what}"
     apart = weights[0].how.split(" at most by ")[-1]
     return f"other bits from step {found.first_step} (weights by {apart})"
 

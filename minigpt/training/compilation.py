@@ -43,7 +43,7 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     tokens_BT = torch.zeros(micro_batch_size, model.config.context_length, dtype=torch.long, device=device)
     # The whole model in one graph and one shape: the loader never yields another. A CPU's kernels are made for a number
     # of threads; named, it is in the key of inductor's cache. Before torch 2.13 it was not by itself, and a cache that
-    # was filled under other threads gave kernels that add up in another order (pytorch/pytorch issue 167463).
+    # was filled under other threads gave back the kernels made for those (pytorch/pytorch issue 167463).
     model.compile(dynamic=False, options={"cpp.threads": torch.get_num_threads()})
     try:
         with torch.random.fork_rng(devices), precision.autocast():

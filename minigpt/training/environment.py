@@ -20,8 +20,11 @@ ROUNDING_VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG",
     "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
+    "MKL_DYNAMIC",
     "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS",
     "NVIDIA_TF32_OVERRIDE",
+    "OMP_DYNAMIC",
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
     "TORCHINDUCTOR_MAX_AUTOTUNE",
@@ -158,7 +161,7 @@ def _first_line(*command: str) -> str:
     """What a small program prints first; empty where it is not there or fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True, errors="replace"
+            command, capture_output=True, text=True, timeout=5, check=True, errors="replace"
         )
     except (OSError, subprocess.SubprocessError):
         return ""
