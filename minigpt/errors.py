@@ -1,6 +1,7 @@
 """The user's mistakes: each says what, found, wanted and the way out in one line (exit code 2, no traceback)."""
 
 import unicodedata
+from pathlib import Path
 
 
 class MiniGPTError(Exception):
@@ -53,6 +54,20 @@ class LostRankError(MiniGPTError):
 
 class OtherRankError(MiniGPTError):
     """This rank stops because another had to, which says why: the CLI is silent about it here."""
+
+
+def user_path(text: str | Path, name: str) -> Path:
+    """The path with its ~ resolved; `name` is what the user calls it: data.cache_dir, --run-dir.
+
+    Raises:
+        MiniGPTError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise MiniGPTError(
+            f"{name} = {text}: the home folder that ~ stands for cannot be found; write the whole path"
+        ) from None
 
 
 def on_one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from minigpt.cli.options import DeviceOption, ResumeOption, RunDirOption, SetOption, text_of
+from minigpt.errors import user_path
 
 
 def train(
@@ -32,7 +33,6 @@ def train(
     torchrun --nproc-per-node 2 -m minigpt train --config medium
     """
     from minigpt.training.pretrain import pretrain
-    from minigpt.user_path import user_path
 
     changes = [*(overrides or ()), *([] if device is None else [f"training.device={device}"])]
     # The shell leaves the ~ of --run-dir=~/run as it is.

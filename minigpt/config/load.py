@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from minigpt.config.checks import advice
 from minigpt.config.overrides import with_overrides
 from minigpt.config.presets import presets
-from minigpt.config.problems import explained, misplaced, refusal
+from minigpt.config.problems import explained, misplaced, refusal, unfit_numbers
 from minigpt.config.renamed import with_present_names
 from minigpt.config.run_config import RunConfig
 from minigpt.config.yaml_text import Written, read_mapping
@@ -47,11 +47,14 @@ def validated(written: Written, overrides: Sequence[str] = ()) -> RunConfig:
     """The RunConfig that was written, overrides included; ConfigError has one line a problem."""
     written, problems = with_overrides(with_present_names(written), overrides)
     values, more = misplaced(written)
-    problems += more
+    unfit = unfit_numbers(values, written)
+    problems += more + unfit
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise refusal(problems + explained(error, written)) from None
+        said = {place for place, _ in unfit}
+        others = [problem for problem in explained(error, written) if problem[0] not in said]
+        raise refusal(problems + others) from None
     if problems:
         raise refusal(problems)
     return config

@@ -10,6 +10,7 @@ from minigpt.config.keys import all_keys, allowed_words, takes, takes_null, unkn
 from minigpt.config.yaml_text import KeyPath, Place, Value, Written
 from minigpt.errors import ConfigError, ConfigProblems, on_one_line
 
+_WHOLE = re.compile(r"\s*[-+]?[0-9]+(?:_[0-9]+)*\s*")
 _MAX_LINES = 8
 _MAX_SHOWN = 60
 _MAX_PLACE = 200
@@ -60,6 +61,27 @@ def misplaced(written: Written) -> tuple[dict[str, Value], list[Problem]]:
     return kept((), written.values), problems
 
 
+def unfit_numbers(values: Mapping[str, Value], written: Written) -> list[Problem]:
+    """Values that pydantic would take for another: a switch for a number; and whole numbers beyond 64 bits."""
+    problems: list[Problem] = []
+    for path, rule in all_keys().leaves.items():
+        value = _looked_up(values, path, None)
+        place = written.places.get(path, _NOWHERE)
+        kinds = {option.get("type") for option in rule.get("anyOf", [rule])}
+        if isinstance(value, bool) and kinds <= {"integer", "number", "null"}:
+            problems.append((place, _leaf_problem(path, value)))
+        elif "integer" in kinds and _magnitude(value) >= 1 << 64:
+            text = f"{'.'.join(path)} = {shown(value)} is beyond 64 bits; use a smaller number"
+            problems.append((place, text))
+    return problems
+
+
+def _magnitude(value: object) -> float:
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
+        value = int(value[:100])
+    return abs(value) if isinstance(value, int | float) else 0
+
+
 def section_problem(path: KeyPath, value: object) -> str:
     """One sentence on a value given where a section stands."""
     name, first = ".".join(path), all_keys().sections[path][0]
@@ -86,7 +108,9 @@ def explained(error: ValidationError, written: Written) -> list[Problem]:
 def refusal(problems: list[Problem]) -> ConfigError:
     """The error with one line a problem, in reading order, at most eight."""
     # what the user wrote may hold line ends, and be of any length
-    lines = [on_one_line(f"{clipped(place.where, _MAX_PLACE)}: {text}") for place, text in sorted(problems)]
+    lines = [
+        on_one_line(f"{clipped(place.where, _MAX_PLACE)}: {text}") for place, text in sorted(set(problems))
+    ]
     if len(lines) > _MAX_LINES:
         lines = [*lines[: _MAX_LINES - 1], f"... and {len(lines) - _MAX_LINES + 1} more like these"]
     return ConfigProblems("\n".join(lines))

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from minigpt.errors import user_path
 from minigpt.schema import Config, Float, Int
-from minigpt.user_path import user_path
 
 
 class TokenizerConfig(Config):

@@ -31,7 +31,7 @@ from minigpt.data.sample import sample_texts
 from minigpt.data.shards import DocumentIndex, ShardWriter, Tokens, token_dtype
 from minigpt.data.split import Part, Split, plan_split
 from minigpt.data.tokenizer import Tokenizer, bytes_tokenizer, train_bpe
-from minigpt.errors import DataError
+from minigpt.errors import DataError, user_path
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,13 @@ def open_prepared(folder: Path) -> Prepared | str | None:
 def _given_tokenizer(config: DataConfig) -> Tokenizer | None:
     if config.tokenizer.kind == "bytes":
         return bytes_tokenizer()
-    return Tokenizer.load(Path(config.tokenizer.path)) if config.tokenizer.path is not None else None
+    if config.tokenizer.path is None:
+        return None
+    path = user_path(config.tokenizer.path, "data.tokenizer.path")
+    try:
+        return Tokenizer.load(path)
+    except DataError as error:
+        raise DataError(f"data.tokenizer.path: {error}; give another, or data.tokenizer.kind=bpe") from error
 
 
 def _build(

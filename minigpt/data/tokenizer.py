@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from minigpt.atomic import write_text_atomically
-from minigpt.errors import DataError
+from minigpt.errors import DataError, user_path
 
 END_OF_TEXT = "<|endoftext|>"
 _KNOWN_END_OF_TEXT = (
@@ -47,7 +47,7 @@ class Tokenizer:
     def load(cls, path: Path) -> Self:
         """The tokenizer in a tokenizer.json; DataError where it is none or has no end-of-text token."""
         try:
-            json = Path(path).expanduser().read_text(encoding="utf-8")
+            json = user_path(path, "data.tokenizer.path").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"tokenizer {path}: cannot be read: {error}") from error
         try:

@@ -24,6 +24,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
 from minigpt.optim.build import build_optimizers
 from minigpt.planning.available import available_bytes
+from minigpt.planning.limits import check_conceivable
 from minigpt.planning.memory import Workload, largest_micro_batch
 from minigpt.training.identity import Order, identity_of
 from minigpt.training.interrupt import Interrupt
@@ -53,6 +54,12 @@ def build_run(
     tokenizer = prepared.tokenizer()
     train, validation = (
         Windows(tokens, config.model.context_length) for tokens in (prepared.train, prepared.validation)
+    )
+    asked = config.training.micro_batch_size
+    check_conceivable(
+        workload(config, world, precision, tokenizer.vocab_size, 1 if asked == "auto" else asked),
+        tokens_per_rank_step=config.training.tokens_per_step // world.size,
+        available_bytes=available_bytes(device),
     )
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
     _round_alike_every_time(config.training.deterministic, device, stack)

@@ -17,11 +17,10 @@ from minigpt.data.config import TokenizerConfig
 from minigpt.data.prepare import Prepared, open_prepared, prepare
 from minigpt.data.progress import ShouldStop
 from minigpt.data.tokenizer import Tokenizer
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, user_path
 from minigpt.training.environment import environment_differences
 from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir, made_whole
 from minigpt.training.identity import Order
-from minigpt.user_path import user_path
 
 NEWEST, HEALTHY = "auto", "healthy"
 

@@ -48,7 +48,10 @@ def test_a_source_is_taken_as_it_stands(source: str) -> None:
         ("training.max_steps", "not of the form section.key=value, such as training.max_steps=100"),
         ("=3", "not of the form section.key=value, such as training.max_steps=100"),
         ("training.seed=", "no value after =; give one"),
-        ("training.seed.x=1", "training.seed is a single value and has no keys of its own"),
+        (
+            "training.seed.x=1",
+            "training.seed is a single value and has no keys of its own; set training.seed itself",
+        ),
         ("training.max_steps=2.5", "training.max_steps = 2.5 is not a whole number >= 1"),
         ("training.max_steps=true", "training.max_steps = true is not a whole number >= 1"),
         ("optimizer.learning_rate=nan", "optimizer.learning_rate = 'nan' is not a number > 0"),

@@ -22,7 +22,9 @@ def find_files(specs: Sequence[str], excluded: Path) -> list[CorpusFile]:
         path = _expanded(spec)
         found = list(_matches(spec, path, excluded))
         if not found:
-            raise DataError(f"data.source = {spec}: no files in {path.absolute()}")
+            raise DataError(
+                f"data.source = {spec}: no files in {path.absolute()}; name a folder or glob with text"
+            )
         for file in sorted(found):
             folder, name = os.path.split(file)
             is_link = Path(file).is_symlink()
@@ -40,7 +42,7 @@ def _expanded(spec: str) -> Path:
     try:
         return Path(os.path.normpath(Path(spec).expanduser().absolute()))
     except RuntimeError as error:  # ~nobody
-        raise DataError(f"data.source = {spec}: {error}") from error
+        raise DataError(f"data.source = {spec}: no such home folder; write the whole path") from error
 
 
 def _matches(spec: str, path: Path, excluded: Path) -> Iterator[str]:
@@ -53,7 +55,7 @@ def _matches(spec: str, path: Path, excluded: Path) -> Iterator[str]:
             raise DataError(f"data.source = {spec}: a symbolic link to nowhere ({path.readlink()})")
         elif path.exists():
             raise DataError(
-                f"data.source = {spec}: neither a regular file nor a folder (a pipe or a device?)"
+                f"data.source = {spec}: neither a regular file nor a folder (a pipe or a device?); save it as a file"
             )
         elif _MAGIC.search(str(path)):
             yield from _glob(spec, path, excluded)
