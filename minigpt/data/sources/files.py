@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from minigpt.data.document import Document, Skipped
 from minigpt.data.progress import Tick
+from minigpt.errors import DataError
 
 Reader = Callable[[Path, str, str, Skipped], Iterator[Document]]
 """(path, name, text field, skipped) -> documents."""
@@ -37,20 +40,26 @@ class FileCorpus:
     def documents(self, skipped: Skipped) -> Iterator[Document]:
         """Lazily, file after file; what cannot be read is counted in `skipped`."""
         for file in self.files:
+            name, whole, ended = printable(file.name), 0, True
             try:
-                yield from self.reader_of(file.path.name)(
-                    file.path, printable(file.name), self.text_field, skipped
-                )
-            except (OSError, EOFError, zlib.error):  # vanished, no permission, a broken .gz
-                skipped.add("unreadable", printable(file.name))
+                for document in self.reader_of(file.path.name)(file.path, name, self.text_field, skipped):
+                    whole, ended = whole + document.last, document.last
+                    yield document
+            except (OSError, EOFError, zlib.error) as error:  # vanished, no permission, a broken .gz
+                if not ended:
+                    raise DataError(
+                        f"{file.path} could be read once and not again ({error}): bring its disk back, or take it "
+                        "out of data.source"
+                    ) from error
+                skipped.add("unreadable", f"{name} after {whole:,} documents" if whole else name)
 
     def state(self) -> str:
         """Digest of all paths, sizes and modification times: cheap, and changes whenever a file does."""
         digest = hashlib.sha256()
         for file in self.files:
             try:
-                stat = file.path.stat()
-                seen = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+                status = file.path.stat()
+                seen = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
             except OSError:
                 seen = "unreadable"
             digest.update(os.fsencode(file.path) + b"\0" + os.fsencode(file.name) + f"\0{seen}\n".encode())
@@ -74,6 +83,15 @@ class FileCorpus:
         return total
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """The file's bytes; OSError for what is no regular file: opening a pipe waits for ever, a device never ends."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(None, "no regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def printable(name: str) -> str:
     """A file name fit for messages: one line, undecodable bytes replaced."""
     return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\ufffd")
@@ -82,7 +100,7 @@ def printable(name: str) -> str:
 def _content_sha256(path: Path, tick: Tick) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(_HASH_BLOCK_BYTES):
                 digest.update(block)
                 tick(len(block))

@@ -8,6 +8,7 @@ from minigpt.data.document import Document, Skipped, record
 from minigpt.data.sources.text import open_maybe_gzip
 
 _LONGEST_LINE_BYTES = 256 << 20
+_READ_BYTES = 1 << 20
 
 
 def read_jsonl(path: Path, name: str, text_field: str, skipped: Skipped) -> Iterator[Document]:
@@ -19,7 +20,8 @@ def read_jsonl(path: Path, name: str, text_field: str, skipped: Skipped) -> Iter
             here = f"{name}:{number}"
             if len(line) == _LONGEST_LINE_BYTES and not line.endswith(b"\n"):
                 skipped.add("longer than 256 MiB in one line", here)
-                while (rest := file.readline(_LONGEST_LINE_BYTES)) and not rest.endswith(b"\n"):
+                del line
+                while (rest := file.readline(_READ_BYTES)) and not rest.endswith(b"\n"):
                     pass
                 continue
             if number == 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from minigpt.data.document import Document, Skipped, record
 from minigpt.errors import DataError, MissingExtraError
@@ -26,8 +27,23 @@ def read_parquet(path: Path, name: str, text_field: str, skipped: Skipped) -> It
                 )
             row = 0
             for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[text_field]):
-                for text in batch.column(0).to_pylist():
+                for text in _values(batch.column(0)):
                     row += 1
                     yield from record(text, text_field, f"{name}:{row}", skipped)
     except pyarrow.ArrowException:
         skipped.add("not Parquet", name)
+
+
+def _values(column: Any) -> list[object]:
+    """The column's values, text that is no UTF-8 in the spelling of Python's surrogates."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:  # one by one, a hundred times as slow
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> object:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode("utf-8", "surrogateescape")

@@ -10,12 +10,15 @@ from minigpt.data.sources.files import CorpusFile
 from minigpt.errors import DataError
 
 _MAGIC = re.compile(r"[*?\[]")
+_RUN_FILES = frozenset(("config.yaml", "tokenizer.json", "metrics.jsonl"))
+_TRAINING_LOG = ("logs", "training.log")
 
 
 def find_files(specs: Sequence[str], excluded: Path) -> list[CorpusFile]:
     """The regular files that `specs` name, each once, sorted by path, named relative to their common folder.
 
-    Hidden ones in folders are left out, and the folder `excluded`: our own cache may lie in the corpus."""
+    Hidden ones in folders are left out, and what training itself writes there, which would make another corpus of it
+    each time: the folder `excluded` (the cache), run folders, logs/training.log."""
     folder_of = cache(os.path.realpath)
     unique: dict[str, str] = {}
     for spec in specs:
@@ -39,6 +42,8 @@ def find_files(specs: Sequence[str], excluded: Path) -> list[CorpusFile]:
 def _expanded(spec: str) -> Path:
     if not spec.strip():
         raise DataError("data.source is empty; give a path, hf:NAME, python-stdlib or python-env")
+    if "\0" in spec:
+        raise DataError(f"data.source = {spec!r}: a path cannot hold a NUL character")
     try:
         return Path(os.path.normpath(Path(spec).expanduser().absolute()))
     except RuntimeError as error:  # ~nobody
@@ -68,7 +73,11 @@ def _matches(spec: str, path: Path, excluded: Path) -> Iterator[str]:
         raise DataError(f"data.source = {spec}: no permission to read {error.filename}") from error
     except OSError as error:  # a name too long, links in a circle
         raise DataError(
-            f"data.source = {spec}: {error.strerror}; give text files, globs or folders"
+            f"data.source = {_short(spec)}: {error.strerror or error}; give text files, globs or folders"
+        ) from error
+    except ValueError as error:  # such as "**x", which older Pythons refuse
+        raise DataError(
+            f"data.source = {_short(spec)}: {error}; give text files, globs or folders"
         ) from error
 
 
@@ -76,17 +85,19 @@ def _glob(spec: str, path: Path, excluded: Path) -> Iterator[str]:
     fixed = next(i for i, part in enumerate(path.parts) if _MAGIC.search(part))
     base, pattern = Path(*path.parts[:fixed]), Path(*path.parts[fixed:])
     wants_hidden = any(part.startswith(".") for part in pattern.parts)
+    is_run = cache(_is_run)
     found = False
     for match in base.glob(str(pattern)):
         if not wants_hidden and any(part.startswith(".") for part in match.relative_to(base).parts):
             continue
-        if match == excluded or excluded in match.parents:
+        folders = [folder for folder in match.parents if base in folder.parents]
+        if match == excluded or excluded in match.parents or any(is_run(folder) for folder in folders):
             continue
         found = True
         if match.is_dir():
             # "**" finds what is in there by itself.
             yield from () if "**" in pattern.parts else _walk(match, excluded)
-        elif match.is_file():
+        elif match.is_file() and match.parts[-2:] != _TRAINING_LOG:
             yield str(match)
     if not found:
         raise DataError(
@@ -98,16 +109,25 @@ def _walk(root: Path, excluded: Path) -> Iterator[str]:
     """Regular, visible files below `root`; links to folders are not followed, so that loops end.
 
     Pipes and devices are passed over: opening one could block for ever."""
-    if root == excluded:
-        return
-    with os.scandir(root) as entries:
+    folders = [str(root)]
+    while folders:
+        folder = folders.pop()
+        if folder == str(excluded):
+            continue
+        with os.scandir(folder) as found:
+            entries = [entry for entry in found if not entry.name.startswith(".")]
+        if {entry.name for entry in entries} >= _RUN_FILES:
+            continue
+        is_logs = os.path.basename(folder) == _TRAINING_LOG[0]  # noqa: PTH119 (a million folders)
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), excluded)
-            elif _is_regular(entry):
+                folders.append(entry.path)
+            elif _is_regular(entry) and not (is_logs and entry.name == _TRAINING_LOG[1]):
                 yield entry.path
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _RUN_FILES)
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:
@@ -115,3 +135,7 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a link that leads to itself
         return False
+
+
+def _short(spec: str) -> str:
+    return spec if len(spec) < 200 else f"{spec[:100]} ... ({len(spec):,} characters)"

@@ -3,17 +3,25 @@
 import codecs
 import gzip
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from minigpt.data.document import PIECE_CHARACTERS, Document, Skipped
+from minigpt.data.sources.files import open_regular
 
 _READ_BYTES = PIECE_CHARACTERS
 
 
-def open_maybe_gzip(path: Path) -> IO[bytes]:
+@contextmanager
+def open_maybe_gzip(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed where its name ends in .gz."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+    with open_regular(path) as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(fileobj=file) as decompressed:
+                yield cast(IO[bytes], decompressed)
+        else:
+            yield file
 
 
 def read_text(path: Path, name: str, text_field: str, skipped: Skipped) -> Iterator[Document]:
@@ -40,6 +48,8 @@ def _reason_to_skip(path: Path) -> str | None:
     with open_maybe_gzip(path) as file:
         try:
             while block := file.read(_READ_BYTES):
+                if size == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    return "UTF-16, not UTF-8 text"
                 if b"\0" in block:
                     return "binary (NUL bytes)"
                 decoder.decode(block)
