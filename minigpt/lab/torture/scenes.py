@@ -218,7 +218,7 @@ BUILDERS: dict[str, Callable[[str, Path, Path], Scene]] = {
     "prepare": _prepare,
     "a first run": _first_run,
     "a resume": _resume,
-    "a resume that is rolled back": _rollback,
+    "a rollback": _rollback,
     "a new run over an old one": _anew,
     "back to an older checkpoint": _back,
 }
