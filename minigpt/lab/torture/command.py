@@ -16,7 +16,7 @@ from minigpt.lab.torture.campaign import Campaign, campaign
 from minigpt.lab.torture.cases import Case, write_workshop
 from minigpt.lab.torture.life import Lived, Wrong
 from minigpt.lab.torture.matrix import CASES, COMPILED
-from minigpt.lab.torture.points import Tried, all_points
+from minigpt.lab.torture.points import Stretch, Tried, all_points
 from minigpt.lab.torture.report import as_json, by_case, by_place, by_scene, points_as_json
 from minigpt.lab.torture.scenes import scenes
 
@@ -24,19 +24,14 @@ from minigpt.lab.torture.scenes import scenes
 def main(description: str | None) -> int:
     """Runs it; 0: every run was bit-equal, 1: one was not, 2: a mistake in what was asked."""
     given = _parser(description).parse_args()
-    refusal = seccomp.refusal()
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="torture_"))).absolute()
     try:
-        if given.points or given.power_loss:
-            return _refused(refusal) if refusal else _killed_at_points(given, folder)
-        if refusal:
-            print(f"without kills at file calls: {refusal}")
-        return _killed_at_random(given, folder, holds_up=refusal is None)
+        return (_killed_at_points if given.points or given.power_loss else _killed_at_random)(given, folder)
     except Wrong as wrong:
         return _refused(str(wrong))
 
 
-def _killed_at_random(given: argparse.Namespace, folder: Path, *, holds_up: bool) -> int:
+def _killed_at_random(given: argparse.Namespace, folder: Path) -> int:
     cases = [
         _with_defect(case, given.plant)
         for case in (*CASES, COMPILED)
@@ -44,8 +39,17 @@ def _killed_at_random(given: argparse.Namespace, folder: Path, *, holds_up: bool
     ]
     if not cases:
         return _refused(f"--only {given.only}: there is no such training")
+    if refusal := seccomp.refusal():
+        print(f"without kills at file calls: {refusal}")
     asked = Campaign(
-        cases, folder, given.kills, given.minutes, given.seed, given.processes, given.fresh_share, holds_up
+        cases,
+        folder,
+        given.kills,
+        given.minutes,
+        given.seed,
+        given.processes,
+        given.fresh_share,
+        holds_up=refusal is None,
     )
     lives = campaign(asked, partial(_tell, time.monotonic()))
     print("\n".join(["", *by_place(lives), "", *by_case(lives)]))
@@ -57,6 +61,8 @@ def _killed_at_random(given: argparse.Namespace, folder: Path, *, holds_up: bool
 
 
 def _killed_at_points(given: argparse.Namespace, folder: Path) -> int:
+    if refusal := seccomp.refusal():
+        return _refused(refusal)
     workshop = folder / "workshop"
     write_workshop(workshop)
     found = [
@@ -68,7 +74,7 @@ def _killed_at_points(given: argparse.Namespace, folder: Path) -> int:
     points = all_points(
         found,
         folder / "points",
-        every=given.every,
+        stretch=Stretch(given.first, given.last, given.every),
         processes=given.processes,
         power_loss=given.power_loss,
         tell=_tell_point,
@@ -141,6 +147,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--points", action="store_true", help="instead, kill a few commands at each call that changes a file")
     add("--power-loss", action="store_true", help="the same, and what was not forced to the disk is gone too")
     add("--every", type=int, default=1, metavar="K", help="only each K-th of these calls (default: 1)")
+    add("--from", type=int, default=1, dest="first", metavar="N", help="from the N-th on (default: 1)")
+    add("--to", type=int, dest="last", metavar="N", help="up to the N-th (default: the last)")
     add("--folder", type=Path, help="work here (default: a temporary folder, kept if something is wrong)")
     add("--output", type=Path, metavar="FILE", help="write everything as JSON")
     add("--plant", type=Path, metavar="FILE", help="Python to run first in each process: see a defect found")

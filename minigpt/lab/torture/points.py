@@ -28,6 +28,15 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Which of a command's calls: from `first` to `last` (None: the last of all), each `every`-th."""
+
+    first: int
+    last: int | None
+    every: int
+
+
+@dataclass(frozen=True)
 class Tried:
     """What came of it."""
 
@@ -64,9 +73,10 @@ def tried(scene: Scene, point: Point, trial: Path) -> Tried:
     return Tried(scene.name, point, end.killed, end.place, end.call, wrong, str(trial))
 
 
-def points(calls: int, every: int, *, power_loss: bool) -> Iterator[Point]:
-    """Before each `every`-th call; torn and whole in turns."""
-    for index, number in enumerate(range(1, calls + 1, every)):
+def points(calls: int, stretch: Stretch, *, power_loss: bool) -> Iterator[Point]:
+    """Before the calls of the stretch; torn and whole in turns."""
+    last = calls if stretch.last is None else min(calls, stretch.last)
+    for index, number in enumerate(range(stretch.first, last + 1, stretch.every)):
         yield Point(number, torn=index % 2 == 1 and not power_loss, power_loss=power_loss)
 
 
@@ -74,12 +84,12 @@ def all_points(
     found: Sequence[Scene],
     folder: Path,
     *,
-    every: int,
+    stretch: Stretch,
     processes: int,
     power_loss: bool,
     tell: Callable[[Tried], None],
 ) -> list[Tried]:
-    """All points of all scenes, in turns of `every`; `tell` gets each."""
+    """All points of all scenes, over the `stretch`; `tell` gets each."""
     fork = multiprocessing.get_context("fork")
     done = []
     with ProcessPoolExecutor(processes, fork, initializer=_know, initargs=(found,)) as pool:
@@ -89,7 +99,7 @@ def all_points(
             for index, future in enumerate(counted)
             for point in points(
                 future.result(),
-                every,
+                stretch,
                 power_loss=power_loss,
             )
         ]
@@ -125,11 +135,12 @@ def _killed_at(scene: Scene, at: Surroundings, trial: Path, blow: Blow | None, d
 
 
 def _lost_in_the_dark(disk: Disk, run_dir: Path) -> str | None:
-    """Lose power; whether a checkpoint that was safe is gone with it."""
-    safe = [step for step, path in checkpoints_by_step(run_dir).items() if disk.is_safe(path)]
+    """Lose power; whether a checkpoint that the run had relied upon is gone with it."""
+    newest = max(
+        (step for step, path in checkpoints_by_step(run_dir).items() if disk.is_relied_upon(path)), default=-1
+    )
     disk.lose_power()
     left = checkpoints_by_step(run_dir)
-    newest = max(safe, default=-1)
     return None if max(left, default=-1) >= newest else f"lost: checkpoint {newest}, and {[*left]} are left"
 
 

@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minigpt.lab.torture.file_calls import OPENS, RENAMES, SYNCS, WRITES, FileCall
+from minigpt.lab.torture.file_calls import OPENS, REMOVALS, RENAMES, SYNCS, WRITES, FileCall
+from minigpt.training.folder import METRICS_NAME
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ class Disk:
     """Of files that were written: how many bytes are safe."""
     _new_names: dict[Path, list[_NewName]] = field(default_factory=dict)
     """By folder."""
+    _just_renamed: set[Path] = field(default_factory=set)
     _kept: int = 0
 
     def see(self, call: FileCall) -> None:
         """A call that is about to be carried out."""
+        if call.path.name == METRICS_NAME or call.name in REMOVALS:
+            self._just_renamed.clear()
         if call.name in SYNCS:
             self._sync(call.path)
         elif call.name in WRITES:
@@ -45,9 +49,9 @@ class Disk:
         elif call.name in (*OPENS, "mkdir", "mkdirat") and not call.path.exists():
             self._named(_NewName(call.path, None, None))
 
-    def is_safe(self, path: Path) -> bool:
-        """Whether the process was told that this file has reached the disk."""
-        return all(new.path != path for new in self._new_names.get(path.parent, ()))
+    def is_relied_upon(self, path: Path) -> bool:
+        """Whether the process had gone on after the file was there: trained, or let go of an older one."""
+        return path not in self._just_renamed
 
     def lose_power(self) -> None:
         """Nothing is left that was not forced to the disk; removals, the worst for us, did reach it."""
@@ -85,6 +89,7 @@ class Disk:
 
     def _renamed(self, path: Path, target: Path) -> None:
         replaced = None
+        self._just_renamed.add(target)
         if target.is_file():
             side = self.root / ".replaced"
             side.mkdir(exist_ok=True)

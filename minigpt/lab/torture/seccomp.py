@@ -47,8 +47,8 @@ class _Program(ctypes.Structure):
 
 def refusal() -> str | None:
     """Why calls cannot be held up here; None: they can. The calling process must have no other thread."""
-    if sys.platform != "linux" or platform.machine() not in NUMBERS:
-        return f"this is {sys.platform} on {platform.machine()}, not Linux on x86_64 or aarch64"
+    if (why := foreign_machine()) is not None:
+        return why
     ours, its = socket.socketpair()
     with ours, its:
         pid = os.fork()
@@ -61,6 +61,13 @@ def refusal() -> str | None:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
     return None if status == 0 else "the kernel, or the sandbox, refuses seccomp's user notification"
+
+
+def foreign_machine() -> str | None:
+    """Why this system's calls are not known here; None: they are."""
+    if sys.platform == "linux" and platform.machine() in NUMBERS:
+        return None
+    return f"this is {sys.platform} on {platform.machine()}, not Linux on x86_64 or aarch64"
 
 
 def hold_up_calls(peer: socket.socket) -> None:
