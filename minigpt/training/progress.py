@@ -1,10 +1,11 @@
 """What a person at the terminal sees: a bar where there is one to watch it, plain lines elsewhere."""
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +18,9 @@ ETA_STEPS, ETA_SECONDS = 7, 60.0
 
 # All of it fits a terminal of 80 columns; tqdm's own cuts the end off.
 BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} ETA {remaining}{postfix}"
+
+GONE_FOR_GOOD = (errno.EIO, errno.EPIPE, errno.EBADF, errno.ENXIO, errno.ENOTCONN, errno.ECONNRESET)
+"""What writing to a closed terminal, or to a pipe that nobody reads any more, says."""
 
 
 class Progress:
@@ -47,16 +51,25 @@ class Progress:
             )
 
     def say(self, text: str) -> None:
-        """One or more lines, above the bar."""
+        """One or more lines, above the bar; where nobody can be told, nothing."""
+        with suppress(OSError):
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        """One or more lines, above the bar.
+
+        Raises:
+            OSError: the terminal was closed (this once: it is silent from then on), or the file behind is full.
+        """
         if self._is_main:
-            with self._while_there_is_a_terminal():
-                tqdm.write(text, file=sys.stdout)
+            with self._until_the_terminal_is_gone():
+                tqdm.write(_printable(text), file=sys.stdout)
                 sys.stdout.flush()
 
     def step(self, signals: StepSignals) -> None:
         """Move the bar; once the pace is known, say when the run will be done."""
         if self._bar is not None:
-            with self._while_there_is_a_terminal():
+            with suppress(OSError), self._until_the_terminal_is_gone():
                 self._bar.set_postfix_str(
                     f"loss {signals.loss:.3f} grad {signals.grad_norm:.3g} lr {signals.lr:.1e} "
                     f"{signals.tokens_per_second:,.0f} tok/s",
@@ -83,17 +96,44 @@ class Progress:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._bar is not None:
-            with self._while_there_is_a_terminal():
+        with suppress(OSError), self._until_the_terminal_is_gone():
+            if self._bar is not None:
                 self._bar.close()
-            self._bar = None
+        self._bar = None
+        with suppress(ValueError):
+            try:
+                sys.stdout.flush()
+            except OSError:
+                # What is left unwritten would make Python end a run that went well with an exit code of its own.
+                _let_go_of_stdout()
 
     @contextmanager
-    def _while_there_is_a_terminal(self) -> Iterator[None]:
-        """Goes silent when the terminal was closed: the run has yet to save itself."""
+    def _until_the_terminal_is_gone(self) -> Iterator[None]:
+        """Lets the error through that says so, and goes silent: the run has yet to finish, or to save itself.
+
+        A full disk behind `> log.txt` may have room again: then only this one line is missing.
+        """
         try:
             yield
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
+        except ValueError as error:  # what Python says of a closed stream
             self._is_main, self._bar = False, None
+            raise OSError(errno.EBADF, str(error)) from error
+        except OSError as error:
+            if error.errno in GONE_FOR_GOOD:
+                self._is_main, self._bar = False, None
+                _let_go_of_stdout()
+            raise
+
+
+def _printable(text: str) -> str:
+    """The text in what the terminal can show: one that knows no more than ASCII stops no run."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _let_go_of_stdout() -> None:
+    """Point standard output to nowhere, so that what it still holds does no harm."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -2,15 +2,16 @@
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Protocol
 
-from minigpt.errors import ConfigError, MissingExtraError
+from minigpt.errors import CheckpointError, ConfigError, MissingExtraError
 from minigpt.training.folder import EVENTS_NAME, METRICS_NAME, TENSORBOARD_NAME
 from minigpt.training.run import Run
 from minigpt.training_monitor.sinks.console import ConsoleSink
 from minigpt.training_monitor.sinks.events import EventsSink
 from minigpt.training_monitor.sinks.fan_out import FanOut
+from minigpt.training_monitor.sinks.guarded import Guarded
 from minigpt.training_monitor.sinks.incident_curves import IncidentCurvesSink
-from minigpt.training_monitor.sinks.json_lines import read_json_lines
 from minigpt.training_monitor.sinks.log_file import LogFileSink
 from minigpt.training_monitor.sinks.metrics import MetricsSink
 from minigpt.training_monitor.sinks.protocol import Sink
@@ -18,6 +19,15 @@ from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
 from minigpt.training_monitor.sinks.wandb import WandbSink
 
 LOG_FILE = Path("logs/training.log")
+KEPT = "what is missing is kept in memory and written later"
+
+
+class Remembering(Protocol):
+    """A sink whose next lines depend on those before."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def open_records(run: Run, stack: ExitStack) -> None:
@@ -28,25 +38,72 @@ def open_records(run: Run, stack: ExitStack) -> None:
         run.sinks = open_sinks(run)
 
 
+class Records(FanOut):
+    """The run's sinks, and what a checkpoint holds of them."""
+
+    def __init__(
+        self, metrics: MetricsSink, events: EventsSink, curves: dict[str, Remembering], sinks: list[Sink]
+    ) -> None:
+        super().__init__(sinks)
+        self._files: dict[str, MetricsSink | EventsSink] = {METRICS_NAME: metrics, EVENTS_NAME: events}
+        self._remembering = {"events": events, **curves}
+
+    def mark(self) -> dict[str, Any]:
+        """What the disk has of the records for certain, and what the sinks have to remember."""
+        return {
+            "records": {name: file.digest() for name, file in self._files.items()},
+            "sinks": {name: sink.state_dict() for name, sink in self._remembering.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, sink in self._remembering.items():
+            if name in state:
+                sink.load_state_dict(state[name])
+
+
+def flush_records(run: Run) -> dict[str, Any]:
+    """Everything told so far is on the disk when this returns: what a checkpoint may say of it.
+
+    Raises:
+        CheckpointError: it is not; it is kept and written later.
+    """
+    try:
+        run.sinks.flush()
+    except OSError as error:
+        raise CheckpointError(
+            f"the records in {run.run_dir} cannot be written: {error.strerror or error}; free space, and go on with "
+            "--resume: the checkpoints so far, and what they vouch for, are whole"
+        ) from error
+    return run.sinks.mark() if isinstance(run.sinks, Records) else {}
+
+
 def open_sinks(run: Run) -> Sink:
     """The records of the run, cut back to its present step."""
     # First, because it may fail, and the files of a run that does not begin stay as they are.
     wandb = _wandb_sinks(run)
-    step, metrics_path = run.position.step, run.run_dir / METRICS_NAME
-    metrics = MetricsSink(metrics_path, keep_through=step)
-    sinks: list[Sink] = [
-        ConsoleSink(run.progress.say, show_steps=not run.progress.has_bar),
-        LogFileSink(LOG_FILE),
+    step, curves = run.position.step, run.run_dir / TENSORBOARD_NAME
+    metrics = MetricsSink(run.run_dir / METRICS_NAME, keep_through=step)
+    events = EventsSink(run.run_dir / EVENTS_NAME, keep_through=step)
+    tensorboard = TensorBoardSink(curves, keep_through=step)
+    incidents = IncidentCurvesSink(curves, keep_through=step)
+    console = ConsoleSink(run.progress.write, show_steps=not run.progress.has_bar)
+    log = LogFileSink(LOG_FILE)
+    records = Records(
         metrics,
-        EventsSink(run.run_dir / EVENTS_NAME, keep_through=step),
-        TensorBoardSink(
-            run.run_dir / TENSORBOARD_NAME,
-            keep_through=step,
-            clipped_before=[bool(record["clipped"]) for record in read_json_lines(metrics_path)],
-        ),
-        IncidentCurvesSink(run.run_dir / TENSORBOARD_NAME, keep_through=step),
-    ]
-    return FanOut([*sinks, *wandb])
+        events,
+        {"tensorboard": tensorboard, "incident_curves": incidents},
+        [
+            Guarded(lambda: console, "the terminal", "its lines stand in logs/training.log"),
+            Guarded(lambda: log, str(LOG_FILE), KEPT),
+            Guarded(lambda: metrics, METRICS_NAME, KEPT, vouched=True),
+            Guarded(lambda: events, EVENTS_NAME, KEPT, vouched=True),
+            Guarded(lambda: tensorboard, f"TensorBoard's {TENSORBOARD_NAME}", KEPT),
+            Guarded(lambda: incidents, "TensorBoard's curves of an incident", KEPT),
+            *wandb,
+        ],
+    )
+    records.restore(run.sinks_state)
+    return records
 
 
 def _wandb_sinks(run: Run) -> list[Sink]:
@@ -55,8 +112,9 @@ def _wandb_sinks(run: Run) -> list[Sink]:
     if config.project is None:
         return []
     try:
-        return [WandbSink(config, run.run_dir, group=run.name, run_config=run.identity["config"])]
+        sink = WandbSink(config, run.run_dir, group=run.name, run_config=run.identity["config"])
     except ImportError as error:
         raise MissingExtraError(f"monitor.wandb.project = {config.project}", "wandb", "wandb") from error
     except RuntimeError as error:
         raise ConfigError(str(error)) from error
+    return [Guarded(lambda: sink, "Weights & Biases", "what it is told meanwhile is missing there")]

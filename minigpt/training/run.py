@@ -92,5 +92,7 @@ class Run:
     """The coming step's update is called off if its gradient norm is larger; None: no such bound."""
     reads_late: bool | None = None
     """Whether a step's numbers are read while the next one runs; None: on CUDA, where reading would wait."""
+    sinks_state: dict[str, Any] = field(default_factory=dict)
+    """What the sinks of the checkpoint that the run goes on from remembered; theirs, once they are open."""
     compiling_tried: bool = False
     """Whether this process has compiled the model or failed to."""

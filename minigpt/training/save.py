@@ -5,6 +5,7 @@ from typing import Any
 
 from minigpt.checkpoint.health import before_trouble, last_healthy
 from minigpt.checkpoint.save import apply_retention, save_checkpoint
+from minigpt.training.records import flush_records
 from minigpt.training.run import Run
 from minigpt.training.state import run_state
 from minigpt.training_monitor.event import Event
@@ -43,7 +44,7 @@ def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
         found = ", ".join(f"{name} {status}" for name, status in state["open_findings"].items())
         text += f" (marked as not healthy: {found})"
     run.sinks.event(Event(position.step, "save", "checkpoint", text, data=mark))
-    run.sinks.flush()
+    state |= flush_records(run)
     save_checkpoint(run.run_dir, position.step, state)
     let_go(run)
 

@@ -59,6 +59,7 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
         if run.scaler.is_enabled() and state["scaler_state_dict"]:
             run.scaler.load_state_dict(state["scaler_state_dict"])
         run.position = _position(state["position"])
+        run.sinks_state = state.get("sinks", {})
         run.loader.load_state_dict({"position": run.position.window})
         knows_monitor = state.get("format", FORMAT) == FORMAT
         if knows_monitor:

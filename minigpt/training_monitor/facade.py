@@ -26,6 +26,7 @@ from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.console import ConsoleSink
 from minigpt.training_monitor.sinks.fan_out import FanOut
+from minigpt.training_monitor.sinks.guarded import guarded
 from minigpt.training_monitor.sinks.protocol import Sink
 
 # Step, learning rate, what it should be, seconds: what the host knows before the device's numbers come.
@@ -87,7 +88,7 @@ class LoopMonitor:
         self._max_grad_norm = max_grad_norm
         self._reads: DeferredRead[_Known] = DeferredRead(late)
         self._unheeded: Action = Continue()
-        self._sink = FanOut(_sinks(folder, start_step) if sinks is None else sinks)
+        self._sink = FanOut(_sinks(folder, start_step) if sinks is None else [*map(guarded, sinks)])
         self.restart_clock()
 
     def step(
@@ -266,16 +267,7 @@ def _run_facts(
 def _sinks(folder: str | Path | None, start_step: int) -> list[Sink]:
     sinks: list[Sink] = [ConsoleSink(show_steps=False)]
     if folder is not None:
-        from minigpt.training_monitor.sinks.events import EventsSink
-        from minigpt.training_monitor.sinks.incident_curves import IncidentCurvesSink
-        from minigpt.training_monitor.sinks.metrics import MetricsSink
-        from minigpt.training_monitor.sinks.tensorboard import TensorBoardSink
+        from minigpt.training_monitor.sinks.in_folder import folder_sinks  # which imports TensorBoard
 
-        path = Path(folder)
-        sinks += [
-            MetricsSink(path / "metrics.jsonl", keep_through=start_step),
-            EventsSink(path / "events.jsonl", keep_through=start_step),
-            TensorBoardSink(path / "monitor_logs", keep_through=start_step),
-            IncidentCurvesSink(path / "monitor_logs", keep_through=start_step),
-        ]
+        sinks += folder_sinks(Path(folder), start_step)
     return sinks

@@ -1,39 +1,152 @@
 """logs/training.log: for people, grep and tail."""
 
+import contextlib
+import errno
 import os
-from collections.abc import Mapping
+import shutil
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.lines import evaluation_line, step_line
 
+if sys.platform != "win32":
+    import fcntl
+
+MOST_BYTES, KEPT = 64 << 20, 4
+"""A log that is larger becomes training.log.1, that one training.log.2, and so on; the oldest goes."""
+MOST_HELD_LINES = 10_000
+"""Kept for later while the disk refuses."""
+
 
 class LogFileSink:
-    """Appends lines, flushed one by one. History is never rewritten: a resume is a line of its own."""
+    """Appends lines, each in one write. History is never rewritten: a resume is a line of its own.
 
-    def __init__(self, path: Path) -> None:
+    Any number of runs may append to one log. When it has grown to `most_bytes` its content is copied to
+    `path`.1 and it begins again as the same file, so `tail -f` goes on; a lock keeps everybody else's lines out of
+    the moment in between.
+    """
+
+    def __init__(self, path: Path, *, most_bytes: int = MOST_BYTES, kept: int = KEPT) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path, self._most_bytes, self._kept = path, most_bytes, kept
+        self._held: deque[bytes] = deque(maxlen=MOST_HELD_LINES)
+        self._lost = 0
+        self._descriptor: int | None = None
+        self._is_torn = False
+        self.trouble: OSError | None = None
+        self._open()
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
         if log:
-            self._file.write(step_line(signals) + "\n")
+            self._write(step_line(signals))
 
     def event(self, event: Event) -> None:
         if event.interrupts or event.kind in ("resume", "save"):
-            self._file.write(event.text + "\n")
+            self._write(event.text)
 
     def evaluation(self, step: int, results: Mapping[str, float]) -> None:
-        self._file.write(evaluation_line(step, results) + "\n")
+        self._write(evaluation_line(step, results))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         numbers = " ".join(f"{name}={value:g}" for name, value in values.items())
-        self._file.write(f"Step {step}: {numbers}\n")
+        self._write(f"Step {step}: {numbers}")
 
     def flush(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """What the disk takes is on it when this returns."""
+        self._write_held(patient=False)
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
 
     def close(self) -> None:
-        self._file.close()
+        self._write_held(patient=False)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def take_lost(self) -> int:
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def _write(self, text: str) -> None:
+        self._lost += len(self._held) == MOST_HELD_LINES
+        self._held.append(text.encode("utf-8", "backslashreplace") + b"\n")
+        self._write_held(patient=True)
+
+    def _write_held(self, *, patient: bool) -> None:
+        """Write what is held. `patient`: while somebody begins a new log it can wait for the next line."""
+        try:
+            descriptor = self._open()
+            with _locked(descriptor, exclusive=False) as is_ours:
+                if not is_ours and patient:
+                    return
+                while self._held:
+                    # Whatever half line the disk took when it was full ends where this one begins.
+                    data = b"\n" * self._is_torn + self._held[0]
+                    written = os.write(descriptor, data)
+                    if written != len(data):
+                        self._is_torn = True
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    self._is_torn = False
+                    self._held.popleft()
+            self.trouble = None
+            if os.fstat(descriptor).st_size >= self._most_bytes:
+                self._begin_anew(descriptor)
+        except OSError as error:
+            self.trouble = error
+
+    def _open(self) -> int:
+        """The log, made again where somebody moved or deleted it."""
+        if self._descriptor is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self._path.stat(), os.fstat(self._descriptor)):
+                    return self._descriptor
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        return self._descriptor
+
+    def _begin_anew(self, descriptor: int) -> None:
+        """Nothing, where another run is at it, is writing, or the disk has no room for the copy."""
+        with _locked(descriptor, exclusive=True) as is_ours, contextlib.suppress(OSError):
+            if not is_ours or os.fstat(descriptor).st_size < self._most_bytes:
+                return
+            copy = self._path.with_name(f".{self._path.name}.copy")
+            try:
+                shutil.copyfile(self._path, copy)
+                for number in range(self._kept - 1, 0, -1):
+                    older = self._numbered(number)
+                    if older.exists():
+                        older.replace(self._numbered(number + 1))
+                copy.replace(self._numbered(1))
+                os.ftruncate(descriptor, 0)
+            finally:
+                copy.unlink(missing_ok=True)
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+@contextmanager
+def _locked(descriptor: int, *, exclusive: bool) -> Iterator[bool]:
+    """Whether the lock is held in the block: not where it would have to be waited for, or the system has none."""
+    if sys.platform == "win32":
+        yield not exclusive
+        return
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+        return
+    except OSError:  # a file system without locks: nobody begins a new log on it
+        yield not exclusive
+        return
+    try:
+        yield True
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

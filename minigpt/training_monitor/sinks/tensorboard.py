@@ -1,88 +1,113 @@
 """monitor_logs: everything the monitor saw, as TensorBoard curves with the anomalies marked on them."""
 
-import os
-import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.look import Look
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.curves import STATUS_MARKS, step_values
+from minigpt.training_monitor.sinks.event_file import EventFile
+from minigpt.training_monitor.sinks.thinning import Thinning, stride_at
 
 CLIPPED_SHARE_STEPS = 100
+EVERY_STEP_UNTIL = 32_768
+"""Up to here every step is a point on the curves; then every second one, from twice as many on every fourth, ...: a
+million steps make a hundred thousand points, which TensorBoard loads and shows without effort."""
+LEAD_STEPS, TRAIL_STEPS = 64, 128
+"""Around an anomaly every step is shown: those since the last point, at most LEAD_STEPS, and TRAIL_STEPS after it."""
+FIRST_MARKS = 200
+"""Anomalies of one name and status that are marked each; then every 2nd, 4th, ..."""
 
 
 class TensorBoardSink:
-    """One event a step with all its scalars; layer norms every `layers_every` steps.
+    """One event a step with all its scalars; layer norms every `layers_every` steps. Long runs are thinned out.
 
-    Opened with keep_through=N (0 for a new run), TensorBoard drops what older files show after step N;
-    `clipped_before` tells of the steps until then, so that the share of clipped steps goes on without a jump.
+    Opened with keep_through=N (0 for a new run), TensorBoard drops what older files show after step N. Which steps
+    are shown depends on nothing but their numbers and `state_dict`: a resumed run shows those that it would have
+    shown anyway.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        keep_through: int = 0,
-        layers_every: int = 10,
-        clipped_before: Iterable[bool] = (),
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        older = sorted(folder.glob("events.out.tfevents.*"))
-        if older:
-            _wait_until_after(older)
-        self._folder = folder
+    def __init__(self, folder: Path, *, keep_through: int = 0, layers_every: int = 10) -> None:
         self._layers_every = layers_every
-        self._clipped: deque[bool] = deque(clipped_before, maxlen=CLIPPED_SHARE_STEPS)
-        # A new run says so too: TensorBoard's server takes the first such mark for a beginning, whatever came before.
-        self._writer = SummaryWriter(str(folder), purge_step=keep_through + 1)
-        self._files = sorted(set(folder.glob("events.out.tfevents.*")) - set(older))
+        self._clipped: deque[bool] = deque(maxlen=CLIPPED_SHARE_STEPS)
+        self._unshown: deque[tuple[int, dict[str, float]]] = deque(maxlen=LEAD_STEPS)
+        self._all_until = 0
+        self._thinning = Thinning(FIRST_MARKS)
+        self._file = EventFile(folder, purge_step=keep_through + 1)
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
         self._clipped.append(signals.clipped)
+        stride = 1 if signals.step <= self._all_until else stride_at(signals.step, EVERY_STEP_UNTIL)
+        is_shown = signals.step % stride == 0
         values = step_values(signals)
         values["train/clipped_share"] = sum(self._clipped) / len(self._clipped)
-        if signals.step % self._layers_every == 0 or not signals.finite:
+        layers_every = self._layers_every * (stride if is_shown else 1)
+        if signals.step % layers_every == 0 or (stride == 1 and not signals.finite):
             values |= _layer_values(signals)
         if signals.look is not None:
             values |= _look_values(signals.look)
-        self.scalars(signals.step, values)
+        if is_shown:
+            self._unshown.clear()
+            self._file.add(values, signals.step)
+        else:
+            self._unshown.append((signals.step, values))
 
     def event(self, event: Event) -> None:
         if event.kind == "evaluation":
             return
-        self._writer.add_text(f"{event.kind}/{event.name}", event.text.replace("\n", "  \n"), event.step)
         status = event.data.get("status")
+        if self._thinning.left_out(f"{event.kind}/{event.name}/{status}") is None:
+            return
+        if event.kind == "anomaly":
+            self._show_around(event.step)
+        self._file.add_text(f"{event.kind}/{event.name}", event.text.replace("\n", "  \n"), event.step)
         if event.kind == "anomaly" and isinstance(status, str):
-            self.scalars(event.step, {f"anomalies/{event.name}": STATUS_MARKS[status]})
+            self._file.add({f"anomalies/{event.name}": STATUS_MARKS[status]}, event.step)
+
+    def _show_around(self, step: int) -> None:
+        unshown = list(self._unshown)
+        self._unshown.clear()
+        self._all_until = step + TRAIL_STEPS
+        for earlier, values in unshown:
+            self._file.add(values, earlier)
 
     def evaluation(self, step: int, results: Mapping[str, float]) -> None:
         self.scalars(step, {f"validation/{name}": value for name, value in results.items()})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        # One protobuf for all tags: add_scalar would write, and queue, an event for each.
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        file_writer = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
-        file_writer.add_summary(summary, step)
+        self._file.add(values, step)
 
     def flush(self) -> None:
-        self._writer.flush()
-        # The folder too, or a power failure could take a file's name away.
-        for path in (*self._files, self._folder):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        """Everything so far is on disk when this returns; an OSError else."""
+        self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    @property
+    def trouble(self) -> OSError | None:
+        return self._file.trouble
+
+    def take_lost(self) -> int:
+        return self._file.take_lost()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "clipped": list(self._clipped),
+            "unshown": [[step, dict(values)] for step, values in self._unshown],
+            "all_until": self._all_until,
+            "thinning": self._thinning.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._clipped.extend(state["clipped"])
+        self._unshown.extend((step, dict(values)) for step, values in state["unshown"])
+        self._all_until = state["all_until"]
+        self._thinning.load_state_dict(state["thinning"])
 
 
 def _layer_values(signals: StepSignals) -> dict[str, float]:
@@ -118,12 +143,3 @@ def _look_values(look: Look) -> dict[str, float]:
         elif isinstance(found, (int, float)):
             values[f"train_forward/{field.name}"] = found
     return values
-
-
-def _wait_until_after(older: list[Path]) -> None:
-    """Event files are read in the order of their names, which begin with a whole second: two sessions within
-    one second could be read in the wrong order, and the purge of a resume would miss. Waits at most 2 s."""
-    stamps = [int(part) for path in older if (part := path.name.split(".")[3]).isdigit()]
-    deadline = time.monotonic() + 2.0
-    while stamps and int(time.time()) <= max(stamps) and time.monotonic() < deadline:
-        time.sleep(0.02)

@@ -1,6 +1,7 @@
 """Weights & Biases: the monitor's curves, anomalies and alerts, where a team already looks at them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -9,10 +10,13 @@ from minigpt.training_monitor.checks import STRICT, require
 from minigpt.training_monitor.event import Event
 from minigpt.training_monitor.signals import StepSignals
 from minigpt.training_monitor.sinks.curves import STATUS_MARKS, step_values
+from minigpt.training_monitor.sinks.thinning import Thinning
 
 if TYPE_CHECKING:
     from wandb import Run
 
+FIRST_ROWS = 500
+"""Events of one name and status that W&B hears of each; then every 2nd, 4th, ...: its table waits in memory."""
 COLUMNS = ("step", "kind", "name", "status", "text")
 
 
@@ -57,6 +61,8 @@ class WandbSink:
         self._layers_every = layers_every
         self._rows: list[list[object]] = []
         self._seen: set[str] = set()
+        self._thinning = Thinning(FIRST_ROWS)
+        self.trouble: OSError | None = None
         self._run = self._begin(config, folder, group, dict(run_config or {}))
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
@@ -73,28 +79,45 @@ class WandbSink:
         if event.kind not in ("anomaly", "action"):
             return
         status = event.data.get("status")
+        if self._thinning.left_out(f"{event.name}/{status}") is None:
+            return
         self._rows.append([event.step, event.kind, event.name, status or "", event.text])
         if event.name not in self._seen:
             self._seen.add(event.name)
-            self._run.summary[f"first_step/{event.name}"] = event.step
+            with self._handed_over():
+                self._run.summary[f"first_step/{event.name}"] = event.step
         if event.kind == "anomaly" and isinstance(status, str):
             self.scalars(event.step, {f"anomalies/{event.name}": STATUS_MARKS[status]})
         if event.interrupts:
-            self._run.alert(event.text.splitlines()[0], event.text, level=self._wandb.AlertLevel.WARN)
+            with self._handed_over():
+                level = self._wandb.AlertLevel.WARN
+                self._run.alert(event.text.splitlines()[0], event.text, level=level)
 
     def evaluation(self, step: int, results: Mapping[str, float]) -> None:
         self.scalars(step, {f"validation/{name}": value for name, value in results.items()})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
+        with self._handed_over():
+            self._run.log(dict(values), step=step)
 
     def flush(self) -> None:
         """W&B's own process writes, and sends, what it is given."""
 
     def close(self) -> None:
-        if self._rows:
-            self._run.log({"monitor/events": self._wandb.Table(columns=list(COLUMNS), data=self._rows)})
-        self._run.finish()
+        with self._handed_over():
+            if self._rows:
+                self._run.log({"monitor/events": self._wandb.Table(columns=list(COLUMNS), data=self._rows)})
+            self._run.finish()
+
+    @contextmanager
+    def _handed_over(self) -> Iterator[None]:
+        """Keeps as `trouble` what W&B raises, of whatever type: its process may be gone, its disk full."""
+        try:
+            yield
+        except Exception as error:
+            self.trouble = error if isinstance(error, OSError) else OSError(" ".join(str(error).split()))
+        else:
+            self.trouble = None
 
     def _begin(
         self, config: WandbConfig, folder: Path, group: str | None, run_config: dict[str, Any]

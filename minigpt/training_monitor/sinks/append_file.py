@@ -1,0 +1,216 @@
+"""A file that only grows, whatever its disk does: what cannot be written waits in memory, nothing is half written."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HELD_BYTES = 64 << 20
+"""Most that waits in memory for a disk that refuses; what comes after that is lost, and counted."""
+SYNC_BYTES = 4 << 20
+"""So much may be on its way to the disk without anybody having asked for a flush."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
+"""Between two tries at a disk that refuses; each wait is twice the one before."""
+_PIECE_BYTES = 1 << 20
+
+
+class AppendFile:
+    """Appends records (bytes, each whole by itself) to a file that this process alone writes.
+
+    A record stays in memory until the disk has confirmed it, because after a failed fsync the system may drop what
+    it had taken. Where a write or a sync fails, the file is cut back to the last confirmed record and written
+    again from there, as soon as the disk lets it: no record twice, none torn, none missing, also when the file was
+    deleted or its disk was mounted anew meanwhile.
+
+    Nothing is opened before the first record; `choose` gives the path then. `start` bytes of the file are kept.
+    """
+
+    def __init__(
+        self, choose: Callable[[], Path], *, start: int = 0, digest: "hashlib._Hash | None" = None
+    ) -> None:
+        self._choose = choose
+        self._path: Path | None = None
+        self._descriptor: int | None = None
+        self._confirmed, self._digest = start, digest or hashlib.sha256()
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._written = 0
+        """Of the waiting records, those that the system has taken but not confirmed."""
+        self._lost = 0
+        self._trouble: OSError | None = None
+        self._wait_seconds, self._next_try = 0.0, 0.0
+
+    @property
+    def confirmed(self) -> tuple[int, str]:
+        """How many bytes of the file are on the disk for certain, and their SHA-256."""
+        return self._confirmed, self._digest.hexdigest()
+
+    @property
+    def trouble(self) -> OSError | None:
+        """Why the disk refuses at present; None: it does not."""
+        return self._trouble
+
+    def append(self, record: bytes) -> None:
+        """Takes the record in, and writes it now or, where the disk refuses, later."""
+        if self._trouble is not None and self._waiting_bytes + len(record) > HELD_BYTES:
+            self._lost += 1
+            record = b""
+        if record:
+            self._waiting.append(record)
+            self._waiting_bytes += len(record)
+        with contextlib.suppress(OSError):  # it is kept as trouble
+            if self._trouble is None:
+                self._attempt(self._sync if self._waiting_bytes > SYNC_BYTES else self._write)
+            elif time.monotonic() >= self._next_try:
+                self._attempt(self._sync)
+
+    def flush(self) -> None:
+        """Every record is on the disk when this returns.
+
+        Raises:
+            OSError: they are not; they are kept, and written later.
+        """
+        self._attempt(self._sync)
+
+    def close(self) -> None:
+        """Flushes and lets go of the file.
+
+        Raises:
+            OSError: what was still waiting is lost.
+        """
+        try:
+            if self._waiting:
+                self.flush()
+        finally:
+            self._let_go()
+
+    def take_lost(self) -> int:
+        """How many records were lost since this was asked last."""
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except OSError as error:
+            self._trouble = error
+            self._trim()
+            self._wait_seconds = min(max(2 * self._wait_seconds, FIRST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
+            self._next_try = time.monotonic() + self._wait_seconds
+            raise
+        self._trouble, self._wait_seconds = None, 0.0
+
+    def _write(self) -> None:
+        """Hand the system every waiting record that it does not have yet."""
+        descriptor = self._opened()
+        for data in self._joined():
+            _write_whole(descriptor, data)
+
+    def _joined(self) -> Iterator[bytes]:
+        """The records not yet written, in pieces of about a megabyte."""
+        pieces: list[bytes] = []
+        size = 0
+        for index in range(self._written, len(self._waiting)):
+            pieces.append(self._waiting[index])
+            size += len(pieces[-1])
+            if size > _PIECE_BYTES or index == len(self._waiting) - 1:
+                yield b"".join(pieces)
+                self._written = index + 1
+                pieces, size = [], 0
+
+    def _sync(self) -> None:
+        self._write()
+        descriptor = self._opened()
+        os.fsync(descriptor)
+        if not self._is_in_place(descriptor):
+            raise FileNotFoundError(errno.ENOENT, "deleted or replaced while it was written", str(self._path))
+        for record in self._waiting:
+            self._digest.update(record)
+        self._confirmed += self._waiting_bytes
+        self._waiting.clear()
+        self._waiting_bytes = self._written = 0
+
+    def _opened(self) -> int:
+        """The file, cut back to what is confirmed where the last try failed."""
+        if self._descriptor is None or self._trouble is not None:
+            self._reopen()
+        assert self._descriptor is not None
+        return self._descriptor
+
+    def _reopen(self) -> None:
+        path = self._path = self._path or self._choose()
+        short = self._confirmed > (path.stat().st_size if path.exists() else 0)
+        if short and not self._is_same_disk(path):
+            raise FileNotFoundError(errno.ENOENT, "its disk is not there any more", str(path))
+        path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            if short:
+                self._bring_back(descriptor)
+            os.ftruncate(descriptor, self._confirmed)
+            sync_folder(path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._let_go()
+        self._descriptor, self._written = descriptor, 0
+
+    def _is_same_disk(self, path: Path) -> bool:
+        """Whether a file at `path` would lie where the open one lay: an empty mount point is another disk."""
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        return self._descriptor is not None and os.fstat(self._descriptor).st_dev == folder.stat().st_dev
+
+    def _bring_back(self, descriptor: int) -> None:
+        """Write again what the file held: it was deleted or cut, and what is still open may have it."""
+        old = self._descriptor
+        if old is None or os.fstat(old).st_size < self._confirmed:
+            raise OSError(errno.EIO, "it has lost what was written to it", str(self._path))
+        os.ftruncate(descriptor, 0)
+        at = 0
+        while at < self._confirmed:
+            data = os.pread(old, min(_PIECE_BYTES, self._confirmed - at), at)
+            if not data:
+                raise OSError(errno.EIO, "it has lost what was written to it", str(self._path))
+            _write_whole(descriptor, data)
+            at += len(data)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Whether the path still leads to the open file."""
+        assert self._path is not None
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _trim(self) -> None:
+        """Leave no half record to who reads the file meanwhile."""
+        if self._descriptor is not None:
+            whole = sum(len(self._waiting[index]) for index in range(self._written))
+            with contextlib.suppress(OSError):
+                if os.fstat(self._descriptor).st_size > self._confirmed + whole:
+                    os.ftruncate(self._descriptor, self._confirmed + whole)
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) != len(data):
+        # The system takes less than it was given where the disk, or the quota, ends.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the file's name to the disk; not every system lets folders be opened for that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
