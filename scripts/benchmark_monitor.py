@@ -89,7 +89,9 @@ def opened(preset: str, overrides: list[str], device: str) -> Iterator[Run]:
         run = build_run(order, prepare(config.data), world, Interrupt(), stack, None)
         open_records(run, stack)
         # Not the console and not logs/training.log: they are not the monitor's.
-        run.sinks = FanOut([sink for sink in sinks_of(run) if type(sink).__name__ in FILES])
+        run.sinks = FanOut(
+            [sink for sink in sinks_of(run) if type(getattr(sink, "sink", sink)).__name__ in FILES]
+        )
         yield run
 
 

@@ -1,0 +1,1 @@
+"""Long runs, real and simulated: does anything grow that must not?"""
