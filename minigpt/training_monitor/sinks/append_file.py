@@ -42,6 +42,8 @@ class AppendFile:
         """Of the waiting records, those that the system has taken but not confirmed."""
         self._lost = 0
         self._trouble: OSError | None = None
+        self._is_in_doubt = False
+        """Whether something failed since the file was cut back to what is confirmed."""
         self._wait_seconds, self._next_try = 0.0, 0.0
 
     @property
@@ -97,7 +99,7 @@ class AppendFile:
         try:
             act()
         except OSError as error:
-            self._trouble = error
+            self._trouble, self._is_in_doubt = error, True
             self._trim()
             self._wait_seconds = min(max(2 * self._wait_seconds, FIRST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
             self._next_try = time.monotonic() + self._wait_seconds
@@ -136,7 +138,7 @@ class AppendFile:
 
     def _opened(self) -> int:
         """The file, cut back to what is confirmed where the last try failed."""
-        if self._descriptor is None or self._trouble is not None:
+        if self._descriptor is None or self._is_in_doubt:
             self._reopen()
         assert self._descriptor is not None
         return self._descriptor
@@ -157,7 +159,7 @@ class AppendFile:
             os.close(descriptor)
             raise
         self._let_go()
-        self._descriptor, self._written = descriptor, 0
+        self._descriptor, self._written, self._is_in_doubt = descriptor, 0, False
 
     def _is_same_disk(self, path: Path) -> bool:
         """Whether a file at `path` would lie where the open one lay: an empty mount point is another disk."""
