@@ -32,7 +32,8 @@ from minigpt.training.folder import (
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
-from minigpt.training.records import LOG_FILE, open_records
+from minigpt.training.progress import say_line
+from minigpt.training.records import LOG_FILE, open_records, record_differences
 from minigpt.training.resume import corpus_of_run, health_warnings, resumed_order, what_differs
 from minigpt.training.run import Run
 from minigpt.training.save import let_go, save
@@ -62,7 +63,7 @@ def pretrain(
     with ExitStack() as stack:
         interrupt = stack.enter_context(caught_signals())
         world = stack.enter_context(joined_world(order.config.training.device))
-        say = print if world.is_main else _silence
+        say = say_line if world.is_main else _silence
         for line in warnings:
             say(f"warning: {line}")
         try:
@@ -92,9 +93,9 @@ def pretrain(
         if aside is not None:
             _tell_aside(order.run_dir, aside)
         if loaded is not None:
-            _tell_resume(
-                run, loaded, [*notes, *what_differs(order, loaded.state, run.identity["environment"])]
-            )
+            notes += record_differences(run, loaded.state) if _goes_on(order, loaded) else []
+            notes += what_differs(order, loaded.state, run.identity["environment"])
+            _tell_resume(run, loaded, notes)
         run.progress.start(run.position.step)
         started_at = time.monotonic()
         outcome = train(run)
@@ -144,15 +145,15 @@ def _clear_the_way(order: Order, loaded: Loaded | None) -> Path | None:
     if loaded is not None and _goes_on(order, loaded):
         newer = set_newer_aside(order.run_dir, loaded.state["step"])
         if newer is not None:
-            print(f"checkpoints after step {loaded.state['step']} were moved to {newer}")
+            say_line(f"checkpoints after step {loaded.state['step']} were moved to {newer}")
         return None
     return set_aside(order.run_dir)
 
 
 def _tell_aside(run_dir: Path, aside: Path) -> None:
-    print(f"an earlier run in {run_dir} was moved to {aside}")
+    say_line(f"an earlier run in {run_dir} was moved to {aside}")
     if checkpoints_by_step(aside):
-        print(f"(to go on with it instead: {resume_command(aside)})")
+        say_line(f"(to go on with it instead: {resume_command(aside)})")
 
 
 def _open_folder(run: Run, order: Order, stack: ExitStack) -> None:

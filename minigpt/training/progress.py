@@ -33,6 +33,8 @@ class Progress:
         self._is_main = is_main
         self.has_bar = is_main and sys.stdout.isatty()
         self._bar: tqdm[Any] | None = None
+        self._gone: OSError | None = None
+        """What the terminal said when it was closed."""
         self._step_seconds: list[float] = []
         self._said_eta = False
         self._started_at = time.monotonic()
@@ -59,8 +61,10 @@ class Progress:
         """One or more lines, above the bar.
 
         Raises:
-            OSError: the terminal was closed (this once: it is silent from then on), or the file behind is full.
+            OSError: the terminal was closed, or the file behind it is full.
         """
+        if self._gone is not None:
+            raise self._gone
         if self._is_main:
             with self._until_the_terminal_is_gone():
                 tqdm.write(_printable(text), file=sys.stdout)
@@ -116,13 +120,19 @@ class Progress:
         try:
             yield
         except ValueError as error:  # what Python says of a closed stream
-            self._is_main, self._bar = False, None
-            raise OSError(errno.EBADF, str(error)) from error
+            self._bar, self._gone = None, OSError(errno.EBADF, str(error))
+            raise self._gone from error
         except OSError as error:
             if error.errno in GONE_FOR_GOOD:
-                self._is_main, self._bar = False, None
+                self._bar, self._gone = None, error
                 _let_go_of_stdout()
             raise
+
+
+def say_line(text: str) -> None:
+    """The same where no run is under way yet: a terminal that is gone keeps none from beginning."""
+    with suppress(OSError, ValueError):
+        print(_printable(text), flush=True)
 
 
 def _printable(text: str) -> str:

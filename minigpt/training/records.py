@@ -78,7 +78,21 @@ def flush_records(run: Run) -> dict[str, Any]:
 
 
 def open_sinks(run: Run) -> Sink:
-    """The records of the run, cut back to its present step."""
+    """The records of the run, cut back to its present step.
+
+    Raises:
+        CheckpointError: the disk refuses.
+    """
+    try:
+        return _opened_sinks(run)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the records of the run: {error.filename or run.run_dir}: {error.strerror}; make it "
+            "writable, or choose another folder with --run-dir"
+        ) from error
+
+
+def _opened_sinks(run: Run) -> Records:
     # First, because it may fail, and the files of a run that does not begin stay as they are.
     wandb = _wandb_sinks(run)
     step, curves = run.position.step, run.run_dir / TENSORBOARD_NAME
@@ -104,6 +118,20 @@ def open_sinks(run: Run) -> Sink:
     )
     records.restore(run.sinks_state)
     return records
+
+
+def record_differences(run: Run, state: dict[str, Any]) -> list[str]:
+    """A line where metrics.jsonl, cut back to the checkpoint's step, is not what the checkpoint vouches for."""
+    vouched = state.get("records", {}).get(METRICS_NAME)
+    if vouched is None or not isinstance(run.sinks, Records):
+        return []
+    found = run.sinks.mark()["records"][METRICS_NAME]
+    if found == vouched:
+        return []
+    return [
+        f"{run.run_dir / METRICS_NAME} is not what the checkpoint vouches for: its first {found['bytes']:,} bytes are "
+        f"another record than the {vouched['bytes']:,} bytes of then; the run goes on, its record has a flaw"
+    ]
 
 
 def _wandb_sinks(run: Run) -> list[Sink]:

@@ -52,7 +52,7 @@ def test_file_shows_whole_records_only_when_a_write_was_cut_short(
     file = AppendFile(lambda: path)
     file.append(b"one\n")
     own = os.write
-    monkeypatch.setattr(append_file.os, "write", lambda descriptor, data: own(descriptor, data[:2]))
+    monkeypatch.setattr("os.write", lambda descriptor, data: own(descriptor, data[:2]))
     file.append(b"two\n")
     assert path.read_bytes() == b"one\n"
     assert file.trouble is not None
@@ -67,9 +67,9 @@ def test_flush_raises_while_the_disk_refuses(tmp_path: Path, monkeypatch: pytest
     file = AppendFile(lambda: tmp_path / "records")
     disk.share = 1.0
     file.append(b"one\n")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"Errno"):
         file.flush()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"Errno"):
         file.close()
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -21,7 +22,7 @@ from minigpt.training.records import open_records
 from minigpt.training.run import Run
 from minigpt.training.save import save
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "model": {
         "num_layers": 1,
         "hidden_size": 8,

@@ -86,7 +86,7 @@ def simulate(folder: Path, steps: int) -> list[str]:
 
 
 def _alarm(step: int) -> Event:
-    text = "⚠️ Anomaly detected at step {step}: loss_spike\n   Seen: a simulated one"
+    text = f"⚠️ Anomaly detected at step {step}: loss_spike\n   Seen: a simulated one"
     return Event(step, "anomaly", "loss_spike", text, data={"status": ("suspected", "transient")[step % 2]})
 
 

@@ -5,8 +5,8 @@ import errno
 import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import accumulate, islice
 from pathlib import Path
 
 HELD_BYTES = 64 << 20
@@ -15,6 +15,8 @@ SYNC_BYTES = 4 << 20
 """So much may be on its way to the disk without anybody having asked for a flush."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 """Between two tries at a disk that refuses; each wait is twice the one before."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write other ends of lines
 _PIECE_BYTES = 1 << 20
 
 
@@ -36,7 +38,7 @@ class AppendFile:
         self._path: Path | None = None
         self._descriptor: int | None = None
         self._confirmed, self._digest = start, digest or hashlib.sha256()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._written = 0
         """Of the waiting records, those that the system has taken but not confirmed."""
@@ -99,8 +101,7 @@ class AppendFile:
         try:
             act()
         except OSError as error:
-            self._trouble, self._is_in_doubt = error, True
-            self._trim()
+            self._trouble = error
             self._wait_seconds = min(max(2 * self._wait_seconds, FIRST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)
             self._next_try = time.monotonic() + self._wait_seconds
             raise
@@ -109,24 +110,43 @@ class AppendFile:
     def _write(self) -> None:
         """Hand the system every waiting record that it does not have yet."""
         descriptor = self._opened()
-        for data in self._joined():
-            _write_whole(descriptor, data)
+        try:
+            while self._written < len(self._waiting):
+                piece = self._next_piece()
+                data = b"".join(piece)
+                taken = os.write(descriptor, data)
+                if taken == len(data):
+                    self._written += len(piece)
+                    continue
+                # The system takes less than it was given where the disk, or the quota, ends.
+                self._written += sum(end <= taken for end in accumulate(map(len, piece)))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            # What a full disk has taken stays, but for the half record at its end; of other errors, who knows.
+            self._is_in_doubt = error.errno not in FULL or not self._trimmed(descriptor)
+            raise
 
-    def _joined(self) -> Iterator[bytes]:
-        """The records not yet written, in pieces of about a megabyte."""
-        pieces: list[bytes] = []
-        size = 0
-        for index in range(self._written, len(self._waiting)):
-            pieces.append(self._waiting[index])
-            size += len(pieces[-1])
-            if size > _PIECE_BYTES or index == len(self._waiting) - 1:
-                yield b"".join(pieces)
-                self._written = index + 1
-                pieces, size = [], 0
+    def _next_piece(self) -> list[bytes]:
+        """Records not yet written, about a megabyte of them."""
+        piece, size = [], 0
+        for record in islice(self._waiting, self._written, None):
+            piece.append(record)
+            size += len(record)
+            if size > _PIECE_BYTES:
+                break
+        return piece
+
+    def _trimmed(self, descriptor: int) -> bool:
+        """Cut the file back to its last whole record; False where the disk does not let it."""
+        try:
+            os.ftruncate(descriptor, self._confirmed + sum(map(len, self._waiting[: self._written])))
+        except OSError:
+            return False
+        return True
 
     def _sync(self) -> None:
         self._write()
-        descriptor = self._opened()
+        descriptor, self._is_in_doubt = self._opened(), True
         os.fsync(descriptor)
         if not self._is_in_place(descriptor):
             raise FileNotFoundError(errno.ENOENT, "deleted or replaced while it was written", str(self._path))
@@ -135,6 +155,7 @@ class AppendFile:
         self._confirmed += self._waiting_bytes
         self._waiting.clear()
         self._waiting_bytes = self._written = 0
+        self._is_in_doubt = False
 
     def _opened(self) -> int:
         """The file, cut back to what is confirmed where the last try failed."""
@@ -149,7 +170,7 @@ class AppendFile:
         if short and not self._is_same_disk(path):
             raise FileNotFoundError(errno.ENOENT, "its disk is not there any more", str(path))
         path.parent.mkdir(exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
         try:
             if short:
                 self._bring_back(descriptor)
@@ -175,9 +196,8 @@ class AppendFile:
         at = 0
         while at < self._confirmed:
             data = os.pread(old, min(_PIECE_BYTES, self._confirmed - at), at)
-            if not data:
-                raise OSError(errno.EIO, "it has lost what was written to it", str(self._path))
-            _write_whole(descriptor, data)
+            if not data or os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             at += len(data)
 
     def _is_in_place(self, descriptor: int) -> bool:
@@ -188,24 +208,10 @@ class AppendFile:
         except FileNotFoundError:
             return False
 
-    def _trim(self) -> None:
-        """Leave no half record to who reads the file meanwhile."""
-        if self._descriptor is not None:
-            whole = sum(len(self._waiting[index]) for index in range(self._written))
-            with contextlib.suppress(OSError):
-                if os.fstat(self._descriptor).st_size > self._confirmed + whole:
-                    os.ftruncate(self._descriptor, self._confirmed + whole)
-
     def _let_go(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _write_whole(descriptor: int, data: bytes) -> None:
-    if os.write(descriptor, data) != len(data):
-        # The system takes less than it was given where the disk, or the quota, ends.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def sync_folder(folder: Path) -> None:
