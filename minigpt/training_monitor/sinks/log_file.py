@@ -5,9 +5,11 @@ import errno
 import os
 import shutil
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from minigpt.training_monitor.event import Event
@@ -21,6 +23,7 @@ MOST_BYTES, KEPT = 64 << 20, 4
 """A log that is larger becomes training.log.1, that one training.log.2, and so on; the oldest goes."""
 MOST_HELD_LINES = 10_000
 """Kept for later while the disk refuses."""
+LONGEST_WAIT_SECONDS = 5.0
 
 
 class LogFileSink:
@@ -78,10 +81,13 @@ class LogFileSink:
         self._write_held(patient=True)
 
     def _write_held(self, *, patient: bool) -> None:
-        """Write what is held. `patient`: while somebody begins a new log it can wait for the next line."""
+        """Write what is held. `patient`: while another run begins a new log it can wait for the next line; else it is
+        waited for that one, which takes a moment, unless it was stopped in the middle of it."""
         try:
             descriptor = self._open()
-            with _locked(descriptor, exclusive=False) as is_ours:
+            with _locked(
+                descriptor, exclusive=False, wait_seconds=0.0 if patient else LONGEST_WAIT_SECONDS
+            ) as is_ours:
                 if not is_ours and patient:
                     return
                 while self._held:
@@ -113,16 +119,15 @@ class LogFileSink:
 
     def _begin_anew(self, descriptor: int) -> None:
         """Nothing, where another run is at it, is writing, or the disk has no room for the copy."""
-        with _locked(descriptor, exclusive=True) as is_ours, contextlib.suppress(OSError):
+        with _locked(descriptor, exclusive=True, wait_seconds=0.0) as is_ours, contextlib.suppress(OSError):
             if not is_ours or os.fstat(descriptor).st_size < self._most_bytes:
                 return
             copy = self._path.with_name(f".{self._path.name}.copy")
             try:
                 shutil.copyfile(self._path, copy)
-                for number in range(self._kept - 1, 0, -1):
-                    older = self._numbered(number)
-                    if older.exists():
-                        older.replace(self._numbered(number + 1))
+                oldest = next(number for number in count(1) if not self._numbered(number).exists())
+                for number in range(min(oldest, self._kept) - 1, 0, -1):
+                    self._numbered(number).replace(self._numbered(number + 1))
                 copy.replace(self._numbered(1))
                 os.ftruncate(descriptor, 0)
             finally:
@@ -133,19 +138,24 @@ class LogFileSink:
 
 
 @contextmanager
-def _locked(descriptor: int, *, exclusive: bool) -> Iterator[bool]:
-    """Whether the lock is held in the block: not where it would have to be waited for, or the system has none."""
+def _locked(descriptor: int, *, exclusive: bool, wait_seconds: float) -> Iterator[bool]:
+    """Whether the lock is held in the block: not where it would have to be waited for longer, or there are no locks."""
     if sys.platform == "win32":
         yield not exclusive
         return
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-        return
-    except OSError:  # a file system without locks: nobody begins a new log on it
-        yield not exclusive
-        return
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                yield False
+                return
+            time.sleep(0.01)
+        except OSError:  # a file system without locks: nobody begins a new log on it
+            yield not exclusive
+            return
     try:
         yield True
     finally:
