@@ -15,7 +15,6 @@ from minigpt.errors import CheckpointError
 from minigpt.training_monitor.policy_config import HARMLESS, STRUCTURAL
 
 
-
 @dataclass(frozen=True)
 class Health:
     """What a checkpoint says of the run's health when it was taken."""

@@ -109,7 +109,7 @@ def compare_runs(first: Path, second: Path, step: int) -> Comparison:
         for key, name in STATE.items()
         for difference in walk.differences(left.get(key), right.get(key), name)
     ]
-    metrics, others = (read_json_lines(folder / METRICS_NAME) for folder in (first, second))
+    metrics, others = (list(read_json_lines(folder / METRICS_NAME)) for folder in (first, second))
     in_metrics, first_step = _metrics_differences(metrics, others, step)
     curves, evaluations = _curves(first), _evaluations(first)
     rest = [

@@ -20,8 +20,8 @@ from minigpt.training.build import build_run, workload
 from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended, resume_command
 from minigpt.training.folder import (
-    check_name,
     check_log_file,
+    check_name,
     default_run_dir,
     describe_run,
     refuse_foreign,
