@@ -157,7 +157,13 @@ def _tell_aside(run_dir: Path, aside: Path) -> None:
 
 
 def _open_folder(run: Run, order: Order, stack: ExitStack) -> None:
-    describe_run(order.run_dir, order.config, run.tokenizer, run.identity["environment"])
+    # What auto has chosen rounds differently when it is chosen anew, on a fuller machine or another one.
+    chosen = {
+        "micro_batch_size": str(run.micro_batch_size),
+        "precision": run.precision.name,
+        "ranks": str(run.world.size),
+    }
+    describe_run(order.run_dir, order.config, run.tokenizer, run.identity["environment"] | chosen)
     open_records(run, stack)
 
 
