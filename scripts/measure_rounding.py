@@ -21,6 +21,7 @@ if importlib.util.find_spec("minigpt") is None:
 from minigpt.lab.same_run import compare_runs
 from minigpt.lab.verify_resume.leg import Leg
 from minigpt.lab.verify_resume.process import COMMAND, run_leg
+from minigpt.training.interrupt import Interrupt
 
 STEPS = 12
 CONFIG = """
@@ -99,11 +100,10 @@ def trained(surroundings: Surroundings, folder: Path, precision: str) -> Path:
     overrides = (f"training.mixed_precision={precision}", "training.compile=off", *surroundings.overrides)
     leg = Leg(str(folder / "config.yaml"), overrides, str(run_dir), False, STEPS, signal.SIGTERM)
     program = f"import sys, torch; {surroundings.before}; from minigpt.lab.verify_resume.leg import main; "
-    command = (sys.executable, "-c", program + "sys.exit(main(sys.argv[1]))")
+    command: tuple[str, ...] = (sys.executable, "-c", program + "sys.exit(main(sys.argv[1]))")
     variables = {"OMP_NUM_THREADS": "1", "MINIGPT_CACHE": str(folder / "cache"), **surroundings.variables}
-    run_leg(
-        run_dir.name, leg, STEPS, environment=variables, command=command if surroundings.before else COMMAND
-    )
+    command = command if surroundings.before else COMMAND
+    run_leg(run_dir.name, leg, STEPS, Interrupt(), environment=variables, command=command)
     return run_dir
 
 

@@ -40,7 +40,7 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Legs as forks of this process: real processes, really killed, that have nothing to import."""
 
-    def run_leg(title: str, leg: Leg, steps: int, **_: Any) -> float:
+    def run_leg(title: str, leg: Leg, *_: Any, **__: Any) -> float:
         log = Path(leg.folder).with_name(f"{title}.log")
         child = os.fork()
         if child == 0:

@@ -14,6 +14,7 @@ from minigpt.errors import MiniGPTError
 from minigpt.lab.verify_resume.leg import USER_ERROR, Leg
 from minigpt.training.ending import STOPPED_BY_MONITOR
 from minigpt.training.folder import METRICS_NAME
+from minigpt.training.interrupt import Interrupt, Interrupted
 
 COMMAND = (sys.executable, "-m", "minigpt.lab.verify_resume.leg")
 _POLL_SECONDS = 0.2
@@ -24,11 +25,18 @@ class LegFailedError(MiniGPTError):
 
 
 def run_leg(
-    name: str, leg: Leg, steps: int, *, environment: Mapping[str, str], command: Sequence[str] = COMMAND
+    name: str,
+    leg: Leg,
+    steps: int,
+    interrupt: Interrupt,
+    *,
+    environment: Mapping[str, str],
+    command: Sequence[str] = COMMAND,
 ) -> float:
     """Train `leg` in a process of its own, which prints into NAME.log beside the run's folder; the seconds it took.
 
     Raises:
+        Interrupted: by a signal; the process is gone.
         MiniGPTError: it was refused, or stopped by the monitor before its time.
         LegFailedError: it ended in any other way that it was not told to.
     """
@@ -44,7 +52,7 @@ def run_leg(
             start_new_session=True,
         )
     try:
-        _watch(process, name, folder / METRICS_NAME, steps)
+        _watch(process, name, folder / METRICS_NAME, steps, interrupt)
     finally:
         _end(process)
     if process.returncode != leg.expected_exit:
@@ -52,18 +60,22 @@ def run_leg(
     return time.monotonic() - started_at
 
 
-def _watch(process: subprocess.Popen[bytes], name: str, metrics: Path, steps: int) -> None:
+def _watch(
+    process: subprocess.Popen[bytes], name: str, metrics: Path, steps: int, interrupt: Interrupt
+) -> None:
     """Wait for the process, with a bar where somebody watches."""
     with tqdm(
         desc=name, total=steps, unit="step", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
     ) as bar:
-        while True:
+        # Asked for, not raised by the signal: that could be in the midst of starting the process, and lose it.
+        while not interrupt:
             try:
                 process.wait(timeout=_POLL_SECONDS)
                 return
             except subprocess.TimeoutExpired:
                 if not bar.disable and metrics.is_file():
                     bar.update(metrics.read_bytes().count(b"\n") - bar.n)
+    raise Interrupted
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

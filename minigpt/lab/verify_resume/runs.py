@@ -16,6 +16,7 @@ from minigpt.lab.verify_resume.process import COMMAND, run_leg
 from minigpt.lab.verify_resume.rhythm import Rhythm
 from minigpt.lab.verify_resume.suspects import Remedy
 from minigpt.planning.eta import duration_text
+from minigpt.training.interrupt import Interrupt
 
 Say = Callable[[str], None]
 AS_IT_IS = Remedy()
@@ -43,6 +44,7 @@ class Runs:
     rhythm: Rhythm
     place: Path
     say: Say
+    interrupt: Interrupt
 
     def folder(self, name: str) -> Path:
         return (self.place / name.replace(" ", "_")).absolute()
@@ -103,7 +105,7 @@ class Runs:
             signal=int(by),
         )
         command, variables = self.question.command, remedy.environment
-        return run_leg(title, leg, self.rhythm.steps, environment=variables, command=command)
+        return run_leg(title, leg, self.rhythm.steps, self.interrupt, environment=variables, command=command)
 
     def _tell(self, name: str, what: str) -> None:
         self.say(f"  {name:<15} {what}")

@@ -29,7 +29,7 @@ from minigpt.planning.eta import duration_text
 from minigpt.planning.memory import memory_report
 from minigpt.planning.plan import bytes_text
 from minigpt.training.build import workload
-from minigpt.training.interrupt import Interrupted, caught_signals
+from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.precision import resolve_precision
 
 NOT_EXACT = 3
@@ -58,13 +58,12 @@ def verify_resume(question: Question, say: Say) -> int:
     resolve_device(found.config.training.device)
     with caught_signals() as interrupt:
         try:
-            with interrupt.at_once():
-                checkpoint_bytes = _checkpoint_bytes(found.config)
-                with _workplace(question.output, found.name) as (place, keep):
-                    runs = Runs(question, found.config, rhythm, place, say)
-                    verdict = _verdict(runs, found.name, checkpoint_bytes)
-                    if not verdict.is_exact:
-                        keep()
+            checkpoint_bytes = _checkpoint_bytes(found.config, interrupt)
+            with _workplace(question.output, found.name) as (place, keep):
+                runs = Runs(question, found.config, rhythm, place, say, interrupt)
+                verdict = _verdict(runs, found.name, checkpoint_bytes)
+                if not verdict.is_exact:
+                    keep()
         except (Interrupted, PreparationStoppedError):
             say("interrupted: nothing was verified, and what was trained is removed")
             return interrupt.exit_code
@@ -114,12 +113,15 @@ def _why_unequal(runs: Runs, twice: Comparison) -> list[str]:
     return list(straight_unequal_words(pair, twice, helped=helped, tried=tried))
 
 
-def _checkpoint_bytes(config: RunConfig) -> int:
+def _checkpoint_bytes(config: RunConfig, interrupt: Interrupt) -> int:
     """Of one checkpoint; the corpus is prepared for it, as `minigpt train` would."""
     device = resolve_device(config.training.device)
-    vocab_size = prepare(config.data).manifest.vocab_size
+    with interrupt.at_once():
+        prepared = prepare(config.data, should_stop=lambda: bool(interrupt))
     precision = resolve_precision(config.training.mixed_precision, device)
-    return memory_report(workload(config, World(0, 1, device), precision, vocab_size, 1)).checkpoint_file
+    return memory_report(
+        workload(config, World(0, 1, device), precision, prepared.manifest.vocab_size, 1)
+    ).checkpoint_file
 
 
 def _check_disk(runs: Runs, checkpoint_bytes: int) -> None:
