@@ -65,15 +65,9 @@ def flush_records(run: Run) -> dict[str, Any]:
     """Everything told so far is on the disk when this returns: what a checkpoint may say of it.
 
     Raises:
-        CheckpointError: it is not; it is kept and written later.
+        OSError: it is not; it is kept and written later.
     """
-    try:
-        run.sinks.flush()
-    except OSError as error:
-        raise CheckpointError(
-            f"the records in {run.run_dir} cannot be written: {error.strerror or error}; free space, and go on with "
-            "--resume: the checkpoints so far, and what they vouch for, are whole"
-        ) from error
+    run.sinks.flush()
     return run.sinks.mark() if isinstance(run.sinks, Records) else {}
 
 
@@ -117,6 +111,8 @@ def _opened_sinks(run: Run) -> Records:
         ],
     )
     records.restore(run.sinks_state)
+    # Only once: sinks that are opened later in the run have nothing to do with that checkpoint.
+    run.sinks_state = {}
     return records
 
 

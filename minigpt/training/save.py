@@ -5,6 +5,7 @@ from typing import Any
 
 from minigpt.checkpoint.health import before_trouble, last_healthy
 from minigpt.checkpoint.save import apply_retention, save_checkpoint
+from minigpt.errors import CheckpointError
 from minigpt.training.records import flush_records
 from minigpt.training.run import Run
 from minigpt.training.state import run_state
@@ -44,7 +45,13 @@ def _write(run: Run, state: dict[str, Any] | None, reason: str) -> None:
         found = ", ".join(f"{name} {status}" for name, status in state["open_findings"].items())
         text += f" (marked as not healthy: {found})"
     run.sinks.event(Event(position.step, "save", "checkpoint", text, data=mark))
-    state |= flush_records(run)
+    try:
+        state |= flush_records(run)
+    except OSError as error:
+        raise CheckpointError(
+            f"the records in {run.run_dir} cannot be written: {error.strerror or error}; free space, and go on with "
+            "--resume: the checkpoints so far, and what they vouch for, are whole"
+        ) from error
     save_checkpoint(run.run_dir, position.step, state)
     let_go(run)
 

@@ -1,5 +1,6 @@
 """Incidents as curves of their own in TensorBoard."""
 
+import json
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
@@ -50,3 +51,24 @@ def test_incidents_of_discarded_steps_are_gone_when_a_run_resumes(tmp_path: Path
     sink.close()
     IncidentCurvesSink(tmp_path, keep_through=20).close()
     assert list(drawn(tmp_path)) == ["incident_1_step_4_loss_spike"]
+
+
+def test_resumed_incidents_are_those_of_a_run_in_one_piece(tmp_path: Path) -> None:
+    events = {8: anomaly(8, "sustained", opened_at=6), 16: anomaly(16, "resolved", opened_at=6)}
+    straight = IncidentCurvesSink(tmp_path / "straight")
+    for folder in ("straight", "resumed"):
+        (tmp_path / folder).mkdir()
+    run(straight, 1, 30, events)
+    straight.close()
+    before = IncidentCurvesSink(tmp_path / "resumed")
+    run(before, 1, 10, events)
+    state = json.loads(json.dumps(before.state_dict()))
+    # Discarded: what is told later of an incident that began before belongs to that other future.
+    run(before, 11, 14, {12: anomaly(12, "sustained", opened_at=9, number=2)})
+    before.close()
+    after = IncidentCurvesSink(tmp_path / "resumed", keep_through=10)
+    after.load_state_dict(state)
+    run(after, 11, 30, events)
+    after.close()
+    assert drawn(tmp_path / "resumed") == drawn(tmp_path / "straight")
+    assert list(drawn(tmp_path / "straight").values()) == [list(range(6, 17))]

@@ -6,8 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
@@ -53,17 +52,10 @@ def signals_of(step: int, steps: int) -> StepSignals:
 
 
 def simulate(folder: Path, steps: int) -> list[str]:
-    """Write, resume, and open the records of `steps` steps, an anomaly at every single one of the last tenth; what
-    took too long or too much, a line each."""
-    sinks = FanOut(folder_sinks(folder, 0))
-    with _timed(f"writing {steps:,} steps"):
-        for step in range(1, steps + 1):
-            sinks.step(signals_of(step, steps), log=False)
-            if step > 0.9 * steps:
-                sinks.event(_alarm(step))
-            if step % FLUSH_EVERY == 0:
-                sinks.flush()
-        sinks.close()
+    """Write, resume, and open the records of `steps` steps; what took too long or too much, a line each."""
+    started_at = time.monotonic()
+    write_records(folder, steps)
+    print(f"writing {steps:,} steps: {time.monotonic() - started_at:.1f} s", flush=True)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             print(f"  {path.relative_to(folder)}: {path.stat().st_size / 2**20:,.1f} MiB")
@@ -83,6 +75,19 @@ def simulate(folder: Path, steps: int) -> list[str]:
         if memory_bytes > MOST_MEMORY_BYTES:
             found.append(f"{name} takes {memory_bytes >> 20} MiB")
     return found
+
+
+def write_records(folder: Path, steps: int) -> None:
+    """What a run of `steps` steps leaves, with an anomaly at every single one of the last tenth."""
+    sinks = FanOut(folder_sinks(folder, 0))
+    for step in range(1, steps + 1):
+        sinks.step(signals_of(step, steps), log=False)
+        if step > 0.9 * steps:
+            sinks.event(_alarm(step))
+        if step % FLUSH_EVERY == 0:
+            sinks.flush()
+    sinks.flush()
+    sinks.close()
 
 
 def _alarm(step: int) -> Event:
@@ -115,13 +120,6 @@ def _measured(command: list[str]) -> tuple[float, int]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return time.monotonic() - started_at, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
-    started_at = time.monotonic()
-    yield
-    print(f"{what}: {time.monotonic() - started_at:.1f} s", flush=True)
 
 
 _PARTS: dict[str, Callable[[Path, int], None]] = {"resume": _resume, "tensorboard": _load}

@@ -24,7 +24,7 @@ def read(path: Path, options: Options) -> Source:
     source = json_lines.read(path, options)
     folder = path.parent
     config, events = folder / CONFIG, folder / EVENTS
-    records = read_json_lines(events) if events.is_file() else []
+    records = list(read_json_lines(events)) if events.is_file() else []
     standing = [record for record in records if not record.get("superseded")]
     return replace(
         source,

@@ -78,7 +78,10 @@ class AppendFile:
         Raises:
             OSError: they are not; they are kept, and written later.
         """
-        self._attempt(self._sync)
+        try:
+            self._attempt(self._sync)
+        except FileNotFoundError:  # it was deleted: that can be mended now, or not at all
+            self._attempt(self._sync)
 
     def close(self) -> None:
         """Flushes and lets go of the file.

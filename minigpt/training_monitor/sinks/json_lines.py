@@ -101,7 +101,7 @@ def parsed(line: bytes) -> Record | None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.revised")
+    return path.with_name(f".{path.name}.0.tmp")
 
 
 def _revised(path: Path, revise: Callable[[], Revise]) -> tuple[int, "hashlib._Hash"]:
