@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import text as text_summary
 
 from minigpt.training_monitor.sinks.append_file import AppendFile
+from minigpt.training_monitor.sinks.checksum import masked_crc32c
 
 _PREFIX = "events.out.tfevents."
 _LATEST_STAMP = 9_000_000_000

@@ -33,7 +33,10 @@ class IncidentCurvesSink:
         self._open: dict[int, tuple[EventFile, str, int]] = {}
         self._drawn: list[str] = []
         for old in sorted(folder.glob("incident_*_step_*")):
-            if int(old.name.split("_")[3]) > keep_through:
+            opened_at = old.name.split("_")[3]
+            if not opened_at.isdecimal():  # somebody else's
+                continue
+            if int(opened_at) > keep_through:
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 self._drawn.append(old.name)

@@ -62,8 +62,13 @@ class LogFileSink:
     def flush(self) -> None:
         """What the disk takes is on it when this returns."""
         self._write_held(patient=False)
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        try:
             os.fsync(self._descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EROFS):  # a log that is /dev/null, or a pipe
+                raise
 
     def close(self) -> None:
         self._write_held(patient=False)
