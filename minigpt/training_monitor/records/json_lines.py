@@ -102,9 +102,13 @@ def _is_number(value: object) -> bool:
 
 def _plain(value: Any) -> Any:
     """With the non-finite numbers that JSON can only spell as words."""
+    if type(value) is float:
+        return value
     if isinstance(value, str):
         return _NON_FINITE.get(value, value)
     if isinstance(value, dict):
+        if all(type(entry) is float for entry in value.values()):
+            return value  # as nearly always, in records of a million steps
         return {key: _plain(entry) for key, entry in value.items()}
     return value
 
