@@ -33,8 +33,9 @@ class Progress:
         self._is_main = is_main
         self.has_bar = is_main and sys.stdout.isatty()
         self._bar: tqdm[Any] | None = None
-        self._gone: OSError | None = None
-        """What the terminal said when it was closed."""
+        self._is_gone = False
+        self.trouble: OSError | None = None
+        """Why what was said last could not be printed: the terminal was closed, or the file behind it is full."""
         self._step_seconds: list[float] = []
         self._said_eta = False
         self._started_at = time.monotonic()
@@ -53,22 +54,17 @@ class Progress:
             )
 
     def say(self, text: str) -> None:
-        """One or more lines, above the bar; where nobody can be told, nothing."""
-        with suppress(OSError):
-            self.write(text)
-
-    def write(self, text: str) -> None:
-        """One or more lines, above the bar.
-
-        Raises:
-            OSError: the terminal was closed, or the file behind it is full.
-        """
-        if self._gone is not None:
-            raise self._gone
-        if self._is_main:
+        """One or more lines, above the bar; where nobody can be told, `trouble` says why."""
+        if not self._is_main or self._is_gone:
+            return
+        try:
             with self._until_the_terminal_is_gone():
                 tqdm.write(_printable(text), file=sys.stdout)
                 sys.stdout.flush()
+        except OSError as error:
+            self.trouble = error
+        else:
+            self.trouble = None
 
     def step(self, signals: StepSignals) -> None:
         """Move the bar; once the pace is known, say when the run will be done."""
@@ -120,11 +116,11 @@ class Progress:
         try:
             yield
         except ValueError as error:  # what Python says of a closed stream
-            self._bar, self._gone = None, OSError(errno.EBADF, str(error))
-            raise self._gone from error
+            self._bar, self._is_gone = None, True
+            raise OSError(errno.EBADF, str(error)) from error
         except OSError as error:
             if error.errno in GONE_FOR_GOOD:
-                self._bar, self._gone = None, error
+                self._bar, self._is_gone = None, True
                 _let_go_of_stdout()
             raise
 

@@ -94,7 +94,7 @@ def _opened_sinks(run: Run) -> Records:
     events = EventsSink(run.run_dir / EVENTS_NAME, keep_through=step)
     tensorboard = TensorBoardSink(curves, keep_through=step)
     incidents = IncidentCurvesSink(curves, keep_through=step)
-    console = ConsoleSink(run.progress.write, show_steps=not run.progress.has_bar)
+    console = ConsoleSink(lambda line: _say(run, line), show_steps=not run.progress.has_bar)
     log = LogFileSink(LOG_FILE)
     records = Records(
         metrics,
@@ -114,6 +114,12 @@ def _opened_sinks(run: Run) -> Records:
     # Only once: sinks that are opened later in the run have nothing to do with that checkpoint.
     run.sinks_state = {}
     return records
+
+
+def _say(run: Run, line: str) -> None:
+    run.progress.say(line)
+    if run.progress.trouble is not None:
+        raise run.progress.trouble
 
 
 def record_differences(run: Run, state: dict[str, Any]) -> list[str]:

@@ -165,12 +165,13 @@ def progress() -> Progress:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.usefixtures("stdout")
 def test_terminal_that_is_a_full_disk_stops_nothing_and_is_tried_again() -> None:
-    told = progress()
+    told: Any = progress()
     sys.stdout = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
     for _ in range(2):
+        told.trouble = None
         told.say("hello")
-        with pytest.raises(OSError, match="No space left"):
-            told.write("hello")
+        assert told.trouble is not None
+        assert told.trouble.errno == errno.ENOSPC
     told.close()
     sys.stdout.flush()  # goes nowhere by now: no exit code 120
     sys.stdout.close()
@@ -183,8 +184,8 @@ def test_pipe_that_nobody_reads_any_more_is_silent() -> None:
     told = progress()
     sys.stdout = os.fdopen(write, "w")
     told.say("hello")
-    with pytest.raises(OSError, match="Broken pipe"):
-        told.write("again")
+    told.say("again")
+    assert isinstance(told.trouble, BrokenPipeError)
     told.step(StepSignals(1, 1.0, 1.0))
     told.close()
     sys.stdout.close()
