@@ -138,12 +138,11 @@ def _round_alike_every_time(wanted: str, device: torch.device, stack: ExitStack)
     if device.type == "cuda":
         # Read when cuBLAS begins: workspaces of one size, so that its choice of kernels does not depend on the moment.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    stack.callback(
-        torch.use_deterministic_algorithms,
-        torch.are_deterministic_algorithms_enabled(),
-        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # Only now: it imports half of torch, and where a second Ctrl-C ended that, its undoing would fail over it.
+    stack.callback(torch.use_deterministic_algorithms, before, warn_only=only_warned)
     # Its other half writes NaN into every fresh buffer: a help in finding bugs, and a pass over memory.
     settings: Any = torch.utils.deterministic
     stack.callback(setattr, settings, "fill_uninitialized_memory", settings.fill_uninitialized_memory)

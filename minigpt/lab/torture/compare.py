@@ -24,8 +24,9 @@ CLOCK_FIELDS = {"seconds", "tokens_per_second", "mfu", "memory_bytes"}
 CLOCK_TAGS = {"train/tokens_per_second", "train/mfu", "train/memory_gib"}
 CLOCK_DETECTORS = {"throughput_drop", "memory_growth"}
 """What no two runs share, and no resume can bring back."""
-ABOUT_FILES = {"corpus", "records", "digests", "checksums"}
-"""Of a checkpoint: where the cache lies, and digests of files in which the clock's fields stand."""
+ABOUT_FILES = {"corpus", "records", "sinks", "digests", "checksums"}
+"""Of a checkpoint: where the cache lies, and what it knows of files in which the clock's fields stand: those are
+compared themselves."""
 OWN_HISTORY = {"save", "resume"}
 """Events that tell of this very run's interruptions."""
 _ALL = {"scalars": 0, "text": 0}
