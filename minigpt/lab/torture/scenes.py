@@ -2,8 +2,9 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt.checkpoint.files import checkpoints_by_step
@@ -14,7 +15,7 @@ from minigpt.lab.torture.cases import NAME, Case
 from minigpt.lab.torture.compare import difference, leftovers
 from minigpt.lab.torture.life import Straight, Wrong, straight_run
 from minigpt.lab.torture.matrix import TROUBLE
-from minigpt.lab.torture.spoiled import spoil_data
+from minigpt.lab.torture.spoiled import spoil_data, stop_in_evaluation
 from minigpt.lab.torture.victim import Surroundings, forked
 from minigpt.lab.torture.whereabouts import Seat
 
@@ -93,6 +94,18 @@ def _resume(name: str, workshop: Path, folder: Path) -> Scene:
 
 def _rollback(name: str, workshop: Path, folder: Path) -> Scene:
     return _resumed(name, ROLLED_BACK, workshop, folder, killed_at=0.35)
+
+
+def _made_up(name: str, workshop: Path, folder: Path) -> Scene:
+    """A resume that has to make up for an evaluation that a signal had cut short."""
+    scene = _resumed(name, SHORT, workshop, folder, killed_at=0.1)
+    template = folder / "stopped"
+    stopped = replace(SHORT, prelude=stop_in_evaluation)
+    assert scene.cache is not None
+    code = _run(SHORT.started(workshop, template / "run"), template, scene.cache, stopped)
+    if code != 128 + signal.SIGTERM:
+        raise Wrong(f"the run that was to be stopped ended with {code}")
+    return replace(scene, template=template)
 
 
 def _resumed(name: str, case: Case, workshop: Path, folder: Path, killed_at: float) -> Scene:
@@ -194,7 +207,7 @@ def _killed(case: Case, straight: Straight, workshop: Path, folder: Path, share:
     """A folder with a run that was killed after this share of its file calls."""
     at = int(straight.calls * share)
     code = _run(case.started(workshop, folder / "run"), folder, straight.cache, case, Blow(at_call=at))
-    if code != -9:
+    if code != -signal.SIGKILL:
         raise Wrong(f"the run that was to be killed ended with {code}")
     return folder
 
@@ -219,6 +232,7 @@ BUILDERS: dict[str, Callable[[str, Path, Path], Scene]] = {
     "a first run": _first_run,
     "a resume": _resume,
     "a rollback": _rollback,
+    "an evaluation made up for": _made_up,
     "a new run over an old one": _anew,
     "back to an older checkpoint": _back,
 }
