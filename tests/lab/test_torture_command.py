@@ -114,3 +114,12 @@ def test_unknown_training_is_refused_in_one_line(
     monkeypatch.setattr(sys, "argv", ["torture_resume.py", "--only", "earthquake"])
     assert main("") == 2
     assert capsys.readouterr().err == "error: --only earthquake: there is no such training\n"
+
+
+def test_folder_that_holds_something_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").touch()
+    monkeypatch.setattr(sys, "argv", ["torture_resume.py", "--folder", str(tmp_path)])
+    assert main("") == 2
+    assert capsys.readouterr().err.startswith(f"error: --folder {tmp_path} is not empty")

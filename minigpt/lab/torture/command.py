@@ -25,6 +25,8 @@ def main(description: str | None) -> int:
     """Runs it; 0: every run was bit-equal, 1: one was not, 2: a mistake in what was asked."""
     given = _parser(description).parse_args()
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="torture_"))).absolute()
+    if folder.is_dir() and any(folder.iterdir()):
+        return _refused(f"--folder {folder} is not empty; choose another, or empty it")
     try:
         return (_killed_at_points if given.points or given.power_loss else _killed_at_random)(given, folder)
     except Wrong as wrong:
