@@ -97,3 +97,31 @@ def test_fault_of_the_code_is_no_reason_to_distrust_a_checkpoint(tmp_path: Path)
     save(tmp_path, 20, SPIKE)
     assert steps_before(tmp_path, 50) == [10]
     assert last_healthy(tmp_path) is None
+
+
+def test_damaged_checkpoint_is_neither_the_last_healthy_one_nor_gone_back_to(tmp_path: Path) -> None:
+    """Its mark can still be read where the flipped bit lies in a weight."""
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    newest = tmp_path / "checkpoint_step_30.pt"
+    content = bytearray(newest.read_bytes())
+    content[content.find(torch.full((4,), 30.0).numpy().tobytes()) + 100] ^= 1
+    newest.write_bytes(content)
+    assert torch.load(newest, mmap=True)["healthy"]
+    health = last_healthy(tmp_path)
+    assert health is not None
+    assert health.step == 20
+    assert steps_before(tmp_path, None) == [20, 10]
+    loaded = load_newest(tmp_path, healthy=True)
+    assert loaded.path.name == "checkpoint_step_20.pt"
+    assert loaded.damaged == [f"{newest}: its content does not match its checksum"]
+
+
+def test_what_a_damaged_checkpoint_says_of_earlier_ones_is_not_believed(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    path = save(tmp_path, 20, SPIKE, since=5)
+    assert last_healthy(tmp_path) is None
+    path.write_bytes(path.read_bytes() + b"more")
+    health = last_healthy(tmp_path)
+    assert health is not None
+    assert health.step == 10

@@ -90,3 +90,76 @@ def test_retention_keeps_the_last_the_grid_and_the_protected(
     assert apply_retention(tmp_path, config, protected).deleted == gone
     assert list(checkpoints_by_step(tmp_path)) == [step for step in steps if step not in gone]
     assert (tmp_path / "checkpoint_step_5.pt.mine").exists()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+
+
+def kept_after(run_dir: Path, keep_last: int, protected: set[int]) -> list[int]:
+    apply_retention(run_dir, CheckpointConfig(keep_last=keep_last), protected)
+    return list(checkpoints_by_step(run_dir))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "kept"),
+    [
+        ({50}, [30, 40, 50]),
+        ({40}, [30, 40, 50]),
+        ({40, 50}, [20, 30, 40, 50]),
+        ({10, 20, 30, 40, 50}, [0, 10, 20, 30, 40, 50]),
+        # Older than the ones that stay: gone as if it were good.
+        ({10}, [40, 50]),
+    ],
+)
+def test_damaged_checkpoint_is_not_counted_when_good_ones_would_go_for_it(
+    damaged: set[int], kept: list[int], tmp_path: Path
+) -> None:
+    paths = {step: save_checkpoint(tmp_path, step, state(0.0)) for step in (0, 10, 20, 30, 40, 50)}
+    for step in damaged:
+        flip(paths[step])
+    retention = apply_retention(tmp_path, CheckpointConfig(keep_last=2), set())
+    assert list(checkpoints_by_step(tmp_path)) == kept
+    counted = [step for step in kept if step in damaged]
+    assert len(retention.warnings) == len(counted)
+    for step, line in zip(reversed(counted), retention.warnings, strict=True):
+        assert line.startswith(f"{paths[step]}: its content does not match its checksum; it does not count")
+    # And it goes when enough good ones came after it.
+    for step in (60, 70):
+        save_checkpoint(tmp_path, step, state(0.0))
+    assert kept_after(tmp_path, 2, set()) == [60, 70]
+
+
+def test_copy_of_another_step_is_not_counted(tmp_path: Path) -> None:
+    paths = [save_checkpoint(tmp_path, step, state(0.0)) for step in (1, 2, 3)]
+    paths[2].write_bytes(paths[0].read_bytes())
+    assert kept_after(tmp_path, 1, set()) == [2, 3]
+
+
+def test_folder_in_a_checkpoints_place_is_left_alone_and_not_counted(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, state(0.0))
+    for step in (0, 9):
+        (tmp_path / f"checkpoint_step_{step}.pt").mkdir()
+    assert kept_after(tmp_path, 1, set()) == [0, 2, 9]
+
+
+def test_run_goes_on_with_a_line_when_an_old_checkpoint_cannot_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, state(0.0))
+    unlink = Path.unlink
+
+    def refuse_the_first(self: Path, missing_ok: bool = False) -> None:
+        if self.name == "checkpoint_step_1.pt":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_the_first)
+    retention = apply_retention(tmp_path, CheckpointConfig(keep_last=1), set())
+    assert retention.deleted == [2]
+    (line,) = retention.warnings
+    assert line.endswith("checkpoint_step_1.pt need not stay and cannot be deleted: Operation not permitted")

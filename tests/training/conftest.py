@@ -1,3 +1,4 @@
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worksh
     monkeypatch.chdir(tmp_path)
     yield Workshop.set_up(tmp_path)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 12 steps with checkpoints 0, 4, 5, 8, 10 and 12, all healthy; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(folder):
+        workshop = Workshop.set_up(folder)
+        assert workshop.train(folder / "run", "checkpoint.keep_last=9", "monitor.enabled=false") == 0
+    return folder / "run"
 
 
 @pytest.fixture(params=[None, True], ids=["read-at-once", "read-late"])
