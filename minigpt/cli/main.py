@@ -22,6 +22,7 @@ from minigpt.cli import (
     prepare,
     replay,
     train,
+    verify,
     verify_resume,
 )
 from minigpt.cli.options import with_resume_value
@@ -70,6 +71,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("diagnose")(diagnose.diagnose)
 app.command("memory")(memory.memory)
 app.command("replay")(replay.replay)
+app.command("verify")(verify.verify)
 app.command("verify-resume")(verify_resume.verify_resume)
 app.add_typer(config.app, name="config")
 app.add_typer(lab.app, name="lab")

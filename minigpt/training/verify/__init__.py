@@ -1,0 +1,1 @@
+"""Whether all that a run wrote is still as it was written."""
