@@ -101,7 +101,10 @@ def _content_sha256(path: Path, tick: Tick) -> str:
     digest = hashlib.sha256()
     try:
         with open_regular(path) as file:
-            while block := file.read(_HASH_BLOCK_BYTES):
+            # Not to its end: a file that grows as fast as it is read has none.
+            left = os.fstat(file.fileno()).st_size
+            while block := file.read(min(left, _HASH_BLOCK_BYTES)):
+                left -= len(block)
                 digest.update(block)
                 tick(len(block))
     except OSError:
