@@ -308,7 +308,7 @@ def test_a_tree_deeper_than_the_stack_is_read(folder: Path, cache: Path) -> None
     deep = folder
     for _ in range(1200):
         deep = deep / "d"
-    deep.mkdir(parents=True)
+        deep.mkdir()
     (deep / "good.txt").write_text("x")
     assert text_of(read(folder, cache)[0]) == "x"
 
@@ -338,7 +338,7 @@ def test_what_training_writes_into_the_corpus_folder_never_becomes_text(folder: 
     ):
         (run / name).write_text('{"text": "never"}\n')
     (folder / "logs" / "training.log").write_text("never")
-    for source in (folder, f"{folder}/**", f"{folder}/**/*", f"{folder}/*"):
+    for source in (folder, f"{folder}/**/*", f"{folder}/*"):
         corpus = open_corpus(data_config(source, cache))
         assert text_of(list(corpus.documents(Skipped()))) == WORDS
     assert open_corpus(data_config(folder, cache)).fingerprint(lambda _: None) == before

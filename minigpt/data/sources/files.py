@@ -93,8 +93,9 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def printable(name: str) -> str:
-    """A file name fit for messages: one line, undecodable bytes replaced."""
-    return os.fsencode(name).decode("utf-8", "replace").replace("\n", "\ufffd")
+    """A file name fit for messages: one line, undecodable bytes and what would steer a terminal replaced."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _content_sha256(path: Path, tick: Tick) -> str:
