@@ -24,7 +24,8 @@ def check_conceivable(work: Workload, *, tokens_per_rank_step: int, available_by
     has = f"and {_size(available_bytes)} are free here"
     if least.fixed > limit:
         raise ConfigError(
-            f"model.num_layers = {work.model.num_layers} x model.hidden_size = {work.model.hidden_size} (model.intermediate_size "
+            f"model.num_layers = {work.model.num_layers} x model.hidden_size = {work.model.hidden_size} "
+            f"(model.intermediate_size "
             f"= {work.model.resolved_intermediate_size}, vocabulary {work.vocab_size}) needs {_size(least.fixed)} "
             f"for weights, gradients and optimizer state, {has}; use smaller ones"
         )

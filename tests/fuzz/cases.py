@@ -1,4 +1,5 @@
-"""Configurations as users get them wrong (and right): made from the JSON schema, so a new key is among them by itself."""
+"""Configurations as users get them wrong, and right: made from the JSON schema,
+so a new key is among them."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +35,8 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all cases are laid over, and what stands in for the schema where training could not afford its values."""
+    """What all cases are laid over,
+    and what stands in for the schema where training could not afford its values."""
 
     base: Mapping[str, Any]
     """Nested plain values: a run so small that it trains at once."""
@@ -194,7 +196,8 @@ def any_override(draw: st.DrawFn, recipe: Recipe) -> Case:
         st.text(max_size=30),
         st.lists(words, max_size=8).map("".join),
         st.sampled_from(["", "=", "a=", "=1", "a.b.c=1", "a..b=1", ".=1", "..=1", "optimizer.betas=[0.9",
-                         "data.source=[a,b", "training.max_steps==2", "model.=1", ".model=1", "model=", " = ", "\udcff=1",
+                         "data.source=[a,b", "training.max_steps==2", "model.=1", ".model=1", "model=",
+                         " = ", "\udcff=1",
                          f"{name}.x=1", f"{name}=", f"{name}", f"{name}={value}={value}", f" {name} = {value} ",
                          f"--{name}={value}", f"{name}:{value}", "x" * 10_000 + "=1", f"{name}=" + "x" * 10_000]),
     )  # fmt: skip
@@ -248,8 +251,10 @@ def _slips(name: str) -> st.SearchStrategy[str]:
 def _accident(text: bytes) -> st.SearchStrategy[bytes]:
     at = st.integers(0, max(0, len(text) - 1))
     odd = st.sampled_from(
-        [b"\t", b"\x00", b"\xff", b"\r", b"\n", b":", b"- ", b"&a ", b"*a", b"!!x ", b"{", b"}", b"[", b"'", b'"', b"#",
-         b"%", b"|", b"\xef\xbb\xbf", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"---\n", b"...\n", b"? ", b"<<: ", b"\xf0\x9f"]
+        [b"\t", b"\x00", b"\xff", b"\r", b"\n", b":", b"- ", b"&a ", b"*a", b"!!x ", b"{", b"}", b"[",
+        b"'", b'"', b"#",
+         b"%", b"|", b"\xef\xbb\xbf", b"\xc2\x85", b"\xe2\x80\xa8", b"\x1b", b"---\n", b"...\n", b"? ",
+         b"<<: ", b"\xf0\x9f"]
     )  # fmt: skip
     return st.one_of(
         at.map(lambda i: text[:i]),

@@ -1,4 +1,4 @@
-"""A configuration tried as a user tries it: `minigpt train` in this process, for two steps, and one more after --resume."""
+"""A configuration tried as a user tries it: `minigpt train` in this process for two steps, and one after --resume."""
 
 import contextlib
 import io
@@ -17,11 +17,13 @@ from minigpt.cli.main import USER_ERROR, run
 from minigpt.config.load import load_config
 from minigpt.training import pretrain
 from minigpt.training.ending import STOPPED_BY_MONITOR
+from tests.fuzz.judge import MOST_CHARACTERS
 from tests.training.tiny_run import before_step
 
 STEPS = 2
 INTERRUPTED = 128 + signal.SIGINT
 HANGS_AFTER_SECONDS = 120
+MOST_LINES = 8
 
 
 class HangsError(BaseException):
@@ -152,3 +154,23 @@ def in_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+EXIT_CODES = (0, 1, 2, 3, 4, INTERRUPTED)
+
+
+def judged_line(line: list[str], seconds: int = HANGS_AFTER_SECONDS) -> str | None:
+    """What is wrong with how a command line ended: a documented code, and for 2 error lines alone, else nothing."""
+    done = ended(line, seconds)
+    errors = [text for text in done.err.splitlines() if text.startswith("error: ")]
+    if done.defect:
+        return done.defect
+    if done.code not in EXIT_CODES:
+        return f"exit code {done.code}"
+    if "Traceback" in done.err + done.out:
+        return f"a traceback was printed: {done.err[-300:]}"
+    if (done.code == USER_ERROR) != bool(errors):
+        return f"exit code {done.code} with {len(errors)} error lines"
+    if len(errors) > MOST_LINES or any(len(text) > MOST_CHARACTERS for text in errors):
+        return f"{len(errors)} error lines of up to {max(map(len, errors))} characters"
+    return None

@@ -1,4 +1,5 @@
-"""Values for one key, made from its JSON schema alone: those it takes, edges first, and those that look like it."""
+"""Values for one key, made from its JSON schema alone: those it takes, edges first,
+and those that look like it."""
 
 import json
 import math
@@ -104,12 +105,17 @@ def almost(rule: Rule) -> Texts:
 
 
 _ALMOST = [
-    "3e-4", "'3e-4'", "off", "on", "no", "Yes", "True", "false", "1.0", "1_000", "_1", "1__0", "0x10", "0o7", "0b1",
-    "' 5 '", "1e400", "-1e400", "-0.0", "-0", "+1", "1e3", "1E3", "1.", ".5", "1,5", "1 000", "1k", "10%", "3/4",
+    "3e-4", "'3e-4'", "off", "on", "no", "Yes", "True", "false", "1.0", "1_000", "_1", "1__0", "0x10",
+    "0o7", "0b1",
+    "' 5 '", "1e400", "-1e400", "-0.0", "-0", "+1", "1e3", "1E3", "1.", ".5", "1,5", "1 000", "1k", "10%",
+    "3/4",
     str(2**63), str(10**30), "9" * 200, ".nan", ".inf", "-.inf", "nan", "NaN", "inf", "Infinity", "''", "' '", "~",
-    "null", "Null", "None", "x" * 300, "\u0663", "\uff11", "\u00b2", "[]", "{}", "[1]", "[[1]]", "{a: 1}", "[1, 2, 3]",
-    "[null]", "[true, false]", "'auto'", "AUTO", "auto ", "-1", "0", "!!int 3", "!!str 3", "*x", "&x 1", "<<", "@x", "`x`",
-    "2024-01-01", "1:30", "'\\0'", '"\\0"', '"\\ud800"', '"\\ud83d\\ude00"', "|", ">", "? x", "- 1", "'unclosed",
+    "null", "Null", "None", "x" * 300, "\u0663", "\uff11", "\u00b2", "[]", "{}", "[1]", "[[1]]", "{a: 1}",
+    "[1, 2, 3]",
+    "[null]", "[true, false]", "'auto'", "AUTO", "auto ", "-1", "0", "!!int 3", "!!str 3", "*x", "&x 1",
+    "<<", "@x", "`x`",
+    "2024-01-01", "1:30", "'\\0'", '"\\0"', '"\\ud800"', '"\\ud83d\\ude00"', "|", ">", "? x", "- 1",
+    "'unclosed",
 ]  # fmt: skip
 
 
