@@ -1,6 +1,7 @@
 """Files and folders that are complete or not there: built under a temporary name, renamed in one go."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"^\..+\.tmp-(?P<host>[0-9A-Za-z_]+)-(?P<pid>\d+)-[0-9a-f]+$")
+_TEMPORARY_OF_RECORDS = re.compile(r"^\..+\.\d+\.tmp$")
+_NO_FOLDER_SYNC = frozenset((errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF))
+"""Some file systems (FUSE, SMB) have no fsync for folders, and nothing to be done instead."""
 _FOREIGN_LEFTOVER_SECONDS = 7 * 24 * 3600.0
 
 
@@ -70,12 +74,22 @@ def remove_folder(path: Path) -> None:
         _remove(doomed)
 
 
-def sweep_leftovers(folder: Path) -> None:
-    """Removes what dead processes left under a temporary name in `folder`; live ones' work stays."""
+def sweep_leftovers(folder: Path, *, alone: bool = False) -> None:
+    """Removes what dead processes left under a temporary name in `folder`; live ones' work stays.
+
+    `alone`: nobody else writes here, so all that has such a name is left over, whatever process wrote it: a container
+    that was started again has the same process ids.
+    """
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
-            if (match := _TEMPORARY.match(entry.name)) and _is_abandoned(entry, match):
+            match = _TEMPORARY.match(entry.name)
+            if (alone and is_temporary(entry.name)) or (match and _is_abandoned(entry, match)):
                 _remove(Path(entry.path))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is half of something, or was."""
+    return bool(_TEMPORARY.match(name) or _TEMPORARY_OF_RECORDS.match(name))
 
 
 def _temporary_sibling(path: Path) -> Path:
@@ -155,6 +169,9 @@ def sync(path: Path) -> None:
         return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _NO_FOLDER_SYNC):
+            raise
     finally:
         os.close(descriptor)
 
