@@ -37,6 +37,15 @@ class OutOfMemoryError(MiniGPTError):
         self.between_steps = between_steps
 
 
+class NotWrittenError(CheckpointError):
+    """A checkpoint that is not on disk; those before it are as they were."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Why, in a few words."""
+
+
 class RecordError(MiniGPTError):
     """A training record that cannot be found, read or judged."""
 

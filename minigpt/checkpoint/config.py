@@ -1,6 +1,6 @@
 """When checkpoints are written and which of them stay."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,3 +20,6 @@ class CheckpointConfig(Config):
     """Also keep each checkpoint whose step is a multiple of this; null: none."""
     keep_best: bool = True
     """Also keep the checkpoint with the best validation loss."""
+    on_write_error: Literal["stop", "go_on"] = "stop"
+    """When the disk refuses a checkpoint: stop there, or go_on training and try again until it is written (a kill
+    then costs the steps since the last one that was). The first checkpoint of a run has to be written either way."""

@@ -66,48 +66,10 @@ class HeldFolder:
             raise CheckpointError(f"{self.path} was deleted, and holds something else by now")
         self._replace(lock)
 
-    def set_aside(self, target: Path) -> None:
-        """Rename the folder to `target` in one go, with all that it holds, and hold an empty one in its place.
-
-        Raises:
-            OSError: it cannot be renamed; all is as it was.
-        """
-        place = self.path.resolve()
-        place.rename(target)
-        try:
-            lock = _taken(place)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                target.rename(place)
-            raise
-        self._replace(lock)
-        self._remove_marks(target)
-
-    def put_back(self, source: Path) -> None:
-        """Rename `source` to be the folder that is held, which is empty; what `set_aside` did is undone."""
-        place = self.path.resolve()
-        self._remove_marks(place)
-        place.rmdir()
-        try:
-            source.rename(place)
-        finally:
-            self._replace(_taken(place))
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether nothing hidden but the lock's own files is in it."""
-        hidden = {path.name for path in self.path.iterdir() if path.name.startswith(".")}
-        return hidden <= set(LOCK_NAMES)
-
     def _replace(self, lock: KernelLock) -> None:
         self._lock.release()
         self._lock, self._identity = lock, _identity(self.path)
         _sign(self.path)
-
-    def _remove_marks(self, folder: Path) -> None:
-        for name in LOCK_NAMES:
-            with contextlib.suppress(OSError):
-                (folder / name).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others have it."""

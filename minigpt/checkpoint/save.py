@@ -10,23 +10,25 @@ from minigpt.checkpoint.content import glance_at_checkpoint
 from minigpt.checkpoint.damage import said_of
 from minigpt.checkpoint.digest import write_sealed
 from minigpt.checkpoint.files import FORMAT, checkpoint_path, checkpoints_by_step, steps_to_delete
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, NotWrittenError
 
 
 def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` (plain data and tensors) as the checkpoint after `step` updates.
 
     Raises:
-        CheckpointError: the disk refuses; the checkpoints that were there are untouched.
+        NotWrittenError: the disk refuses; the checkpoints that were there are untouched.
     """
     path = checkpoint_path(run_dir, step)
     try:
         write_sealed(path, {"format": FORMAT, "step": step, **state})
     # torch's zip writer may report a full disk as a RuntimeError.
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot write {path}: {_reason(error, path)}; the checkpoints before it are whole; free space or "
-            "choose another place with --run-dir, and go on with --resume"
+        reason = _reason(error, path)
+        raise NotWrittenError(
+            f"cannot write {path}: {reason}; the checkpoints before it are whole; free space or "
+            "choose another place with --run-dir, and go on with --resume",
+            reason,
         ) from error
     return path
 
@@ -81,7 +83,9 @@ def _is_folder(path: Path) -> bool:
 
 
 def _reason(error: OSError | RuntimeError, path: Path) -> str:
-    """One line; of a full disk, torch says only that a position in its archive is not the expected one."""
+    """One line; torch says only that a position in its archive is not the expected one, and what came before that."""
+    if not isinstance(error, OSError) and isinstance(error.__context__, OSError):
+        error = error.__context__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "unexpected pos" in str(error) or "file write failed" in str(error):

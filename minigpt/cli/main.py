@@ -1,5 +1,6 @@
 """The `minigpt` command: what it offers, and how it ends."""
 
+import contextlib
 import errno
 import io
 import os
@@ -7,7 +8,7 @@ import re
 import select
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -50,11 +51,23 @@ _SURROUNDINGS = frozenset(
         errno.ENOTDIR,
         errno.EEXIST,
         errno.EISDIR,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EFBIG,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOTEMPTY,
+        errno.EBUSY,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EXDEV,
         errno.ENAMETOOLONG,
         errno.ELOOP,
     )
 )
-"""What the machine refuses (rights, space, names, a file where a folder should be): no bug, so no traceback."""
+"""What the machine refuses (rights, space, names, limits, a broken disk, a lost mount): no bug, so no traceback."""
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports no other name for it
 
@@ -130,23 +143,45 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         if not _reader_left():
             raise
-        # nobody wants the rest (head, less), nor a complaint when Python flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # nobody wants the rest (head, less)
+        _drop(sys.stdout)
         return BROKEN_PIPE
-    except (RuntimeError, MemoryError) as error:
-        from minigpt.training.out_of_memory import shortage_of
-
-        if shortage_of(error) is None:
+    except (OSError, RuntimeError, MemoryError) as error:
+        refusal = _of_the_machine(error)
+        if refusal is None:
             raise
-        said = (str(error).strip().splitlines() or ["no memory left"])[0]
-        return _refused(
-            f"out of memory: {said}; a smaller model, batch or context fits (see: minigpt memory)"
-        )
-    except OSError as error:
-        if error.errno not in _SURROUNDINGS:
-            raise
-        return _refused(f"{error.filename or 'writing'}: {error.strerror}")
+        return _refused(refusal)
+    finally:
+        _drop_what_cannot_be_printed()
     return 0
+
+
+def _of_the_machine(error: OSError | RuntimeError | MemoryError) -> str | None:
+    """A line on what the machine refuses; None: it is a bug."""
+    if isinstance(error, OSError):
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "writing"
+        return f"{name}: {error.strerror}" if error.errno in _SURROUNDINGS else None
+    from minigpt.training.out_of_memory import shortage_of
+
+    if shortage_of(error) is None:
+        return None
+    said = (str(error).strip().splitlines() or ["no memory left"])[0]
+    return f"out of memory: {said}; a smaller model, batch or context fits (see: minigpt memory)"
+
+
+def _drop_what_cannot_be_printed() -> None:
+    """Or Python complains when it flushes at exit, and its exit code says nothing of ours (a full disk behind >)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """What is still in its buffer, and all that follows, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _mend_streams() -> None:
@@ -174,9 +209,11 @@ def _is_said_elsewhere(error: MiniGPTError) -> bool:
 
 
 def _refused(*lines: str) -> int:
-    for line in lines:
-        shown = _LONG_WORD.sub(lambda word: f"{word[0][:100]}...{word[0][-30:]}", on_one_line(line))
-        print(f"error: {shown}", file=sys.stderr)
+    # stderr may be on the very disk that is full; the exit code still tells.
+    with contextlib.suppress(OSError):
+        for line in lines:
+            shown = _LONG_WORD.sub(lambda word: f"{word[0][:100]}...{word[0][-30:]}", on_one_line(line))
+            print(f"error: {shown}", file=sys.stderr)
     return USER_ERROR
 
 

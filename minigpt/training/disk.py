@@ -5,7 +5,6 @@ from pathlib import Path
 
 from minigpt.checkpoint.config import CheckpointConfig
 from minigpt.checkpoint.files import checkpoints_by_step
-from minigpt.errors import CheckpointError
 from minigpt.planning.plan import bytes_text
 
 
@@ -14,15 +13,15 @@ def disk_warnings(
 ) -> list[str]:
     """A line where the checkpoints to keep need more than the disk of `run_dir` (which exists) has left.
 
-    Raises:
-        CheckpointError: not even one fits.
+    Only a warning: what is free is an estimate (compression, quotas, snapshots), and the first save tells for sure.
     """
-    free = shutil.disk_usage(run_dir).free
-    if free < checkpoint_bytes:
-        raise CheckpointError(
-            f"the disk of {run_dir} has {bytes_text(free)} left, a checkpoint takes "
-            f"{bytes_text(checkpoint_bytes)}; free space, or choose another disk with --run-dir"
-        )
+    try:
+        usage = shutil.disk_usage(run_dir)
+    except OSError:  # the first save tells for sure
+        return []
+    if not usage.total:  # some FUSE file systems do not know
+        return []
+    free = usage.free
     # One more while the next is being written.
     keep = checkpoints.keep_last + checkpoints.keep_best + 1
     if checkpoints.keep_every_steps:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
+import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from minigpt.checkpoint.files import checkpoint_step, checkpoints_by_step
 from minigpt.checkpoint.lock import LOCK_NAMES
 from minigpt.config.dump import to_yaml
 from minigpt.config.run_config import RunConfig
-from minigpt.data.tokenizer import Tokenizer
-from minigpt.errors import CheckpointError
+from minigpt.errors import CheckpointError, MiniGPTError
+from minigpt.training.run import Run
 
 CONFIG_NAME, TOKENIZER_NAME, ENVIRONMENT_NAME = "config.yaml", "tokenizer.json", "environment.json"
 METRICS_NAME, EVENTS_NAME, TENSORBOARD_NAME = "metrics.jsonl", "events.jsonl", "monitor_logs"
@@ -32,6 +34,11 @@ _MOVE_SECONDS = 10.0
 def default_run_dir(mode: str, name: str) -> Path:
     """`checkpoints/<mode>_<preset>`, from the current folder."""
     return Path("checkpoints") / f"{mode}_{name}"
+
+
+def resume_command(place: Path) -> str:
+    """What to type to go on with a run, whatever it was started with: its folder knows the configuration."""
+    return f"python -m minigpt train --resume {shlex.quote(str(place))}"
 
 
 def check_name(run_dir: Path) -> None:
@@ -108,6 +115,8 @@ def set_aside(run_dir: Path) -> Path | None:
         sync(target.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
+            if target.exists():
+                target.rename(half_way)
             put_back(run_dir)
         raise CheckpointError(
             f"the earlier run in {run_dir} cannot be moved aside to {target}: {error.strerror}; "
@@ -120,7 +129,9 @@ def made_whole(run_dir: Path) -> Path:
     """`run_dir`, with what a killed move had taken out of it back in its place, unless somebody works there."""
     if (run_dir / HALF_WAY).is_dir():
         # The ranks of a run come here all at once: one does it, the others wait.
-        with contextlib.suppress(Timeout), FileLock(run_dir / LOCK_NAMES[0], timeout=_MOVE_SECONDS):
+        # Where the disk refuses it, or knows no locks, what needs the whole folder will say so.
+        refused = (Timeout, OSError, NotImplementedError)
+        with contextlib.suppress(*refused), FileLock(run_dir / LOCK_NAMES[0], timeout=_MOVE_SECONDS):
             put_back(run_dir)
     return run_dir
 
@@ -149,14 +160,48 @@ def whole_or_nothing(run_dir: Path, aside: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
-        if not checkpoints_by_step(run_dir):
-            for path in [path for path in run_dir.iterdir() if not _is_hidden(path)]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if aside is not None:
-                aside.rename(run_dir / HALF_WAY)
-                put_back(run_dir)
+    except BaseException as error:
+        try:
+            if not checkpoints_by_step(run_dir):
+                _empty(run_dir)
+                if aside is not None:
+                    aside.rename(run_dir / HALF_WAY)
+                    put_back(run_dir)
+        except OSError as left:
+            where = "" if aside is None else f"; the earlier run is in {aside}"
+            raise CheckpointError(
+                f"{_first_line(error)}; and what had been begun in {run_dir} cannot be removed: {left.strerror}{where}"
+            ) from error
         raise
+
+
+@contextmanager
+def writing_to(run_dir: Path, safe: str = "nothing was lost") -> Iterator[None]:
+    """Turns what the disk refuses inside into one clear line; `safe` says in it what is as it was.
+
+    Raises:
+        CheckpointError: instead of an OSError (but for a broken pipe, which is no disk).
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else run_dir
+        raise CheckpointError(
+            f"the run folder {run_dir} cannot be used: {place}: {error.strerror or error}; {safe}; "
+            "mend that, or choose another folder with --run-dir"
+        ) from error
+
+
+def _empty(run_dir: Path) -> None:
+    for path in [path for path in run_dir.iterdir() if not _is_hidden(path)]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error) if isinstance(error, MiniGPTError | OSError) else ""
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def check_log_file(path: Path) -> None:
@@ -189,35 +234,49 @@ def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path 
         count += 1
         target = run_dir / f"{stem}_{count}"
     target.mkdir()
-    for name in (METRICS_NAME, EVENTS_NAME):
-        if (run_dir / name).exists():
-            shutil.copy2(run_dir / name, target / name)
-            sync(target / name)
-    # Also through a power failure: the new folder is there before anything moves into it, and what has moved stays
-    # moved once the records are cut back.
-    for folder in (target, run_dir):
-        sync(folder)
-    for path in newer:
-        path.rename(target / path.name)
-    for folder in (target, run_dir):
-        sync(folder)
+    moved: list[Path] = []
+    try:
+        for name in (METRICS_NAME, EVENTS_NAME):
+            if (run_dir / name).exists():
+                shutil.copy2(run_dir / name, target / name)
+                sync(target / name)
+        # Also through a power failure: the new folder is there before anything moves into it, and what has moved stays
+        # moved once the records are cut back.
+        for folder in (target, run_dir):
+            sync(folder)
+        for path in newer:
+            moved.append(path.rename(target / path.name))
+        for folder in (target, run_dir):
+            sync(folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            for path in moved:
+                path.rename(run_dir / path.name)
+            shutil.rmtree(target)
+        raise
     return target
 
 
-def describe_run(
-    run_dir: Path, config: RunConfig, tokenizer: Tokenizer, environment: Mapping[str, str]
-) -> None:
+def describe_run(run: Run) -> None:
     """Write config.yaml and tokenizer.json: what the run is, enough to resume or export it on another machine.
 
     And environment.json: what else its last bits depend on, for whoever is to get the same.
     """
+    run_dir = run.run_dir
     # The folder's own name, or a power failure could take it away with all that is in it.
     for folder in (run_dir.resolve().parent, run_dir.resolve().parent.parent):
         with contextlib.suppress(OSError):
             sync(folder)
-    write_text_atomically(run_dir / CONFIG_NAME, to_yaml(config))
-    tokenizer.save(run_dir / TOKENIZER_NAME)
-    write_text_atomically(run_dir / ENVIRONMENT_NAME, json.dumps(environment, indent=2) + "\n")
+    write_text_atomically(run_dir / CONFIG_NAME, to_yaml(RunConfig.model_validate(run.identity["config"])))
+    run.tokenizer.save(run_dir / TOKENIZER_NAME)
+    # What auto has chosen rounds differently when it is chosen anew, on a fuller machine or another one.
+    chosen = {
+        "micro_batch_size": str(run.micro_batch_size),
+        "precision": run.precision.name,
+        "ranks": str(run.world.size),
+    }
+    environment = json.dumps(run.identity["environment"] | chosen, indent=2)
+    write_text_atomically(run_dir / ENVIRONMENT_NAME, environment + "\n")
 
 
 def _is_hidden(path: Path) -> bool:

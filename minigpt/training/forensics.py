@@ -1,5 +1,6 @@
 """Who is to blame for a run's first NaN, from which text, and the crash bundle of a step that went wrong."""
 
+import os
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -165,8 +166,11 @@ class Forensics:
     def _write(self, began: _Began, signals: StepSignals, reason: str, blame: Blame | None) -> Path | None:
         """The bundle, by the rank that can tell the story; None where there are enough, or the disk refuses."""
         run, path = self._run, bundle_path(self._run.run_dir, began.step)
-        enough = run.world.from_main(not path.exists() and len(bundles_of(run.run_dir)) >= MOST_PER_RUN)
-        if enough:
+        # os.path: a disk that is out of reach has no bundle, and that is no reason to end the run.
+        enough = not os.path.exists(path) and len(bundles_of(run.run_dir)) >= MOST_PER_RUN  # noqa: PTH110
+        # A folder that was deleted or unmounted must not be made again here.
+        gone = not os.path.isdir(run.run_dir) or (run.held is not None and run.held.lost() is not None)  # noqa: PTH112
+        if run.world.from_main(enough or gone):
             return None
         written, problem = True, ""
         if run.world.rank == self._teller and not path.exists():

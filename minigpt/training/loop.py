@@ -15,7 +15,7 @@ from minigpt.training.out_of_memory import within_memory
 from minigpt.training.rate import learning_rate_of, lower_learning_rate
 from minigpt.training.rollback import roll_back
 from minigpt.training.run import Run
-from minigpt.training.save import SaveClock, save
+from minigpt.training.save import SaveClock, retry_is_due, save
 from minigpt.training.step import StepResult, train_step
 from minigpt.training.stopwatch import Stopwatch
 from minigpt.training.supply import ValidationSupply, next_batches
@@ -29,9 +29,10 @@ TIMED_STEP = 2
 
 
 def train(run: Run) -> Outcome:
-    """Train until max_steps, an interrupt, or a stop by the monitor; in each case the state is saved.
+    """Train until max_steps, an interrupt, or a stop by the monitor; the state is saved, or in `run.refusals`.
 
     Raises:
+        CheckpointError: the disk refused a checkpoint, and the run is to stop then.
         DataError: on every rank, when one cannot read its data; the state is saved.
         OutOfMemoryError: a step does not fit; the state before it is saved, if it is whole and there is one rank.
     """
@@ -43,9 +44,10 @@ def train(run: Run) -> Outcome:
             # The state after the last finished step is whole, whatever could not be read for the next.
             outcome = _left(run, observer, f"no more data: {error}")
             if not isinstance(outcome, RollBack):
-                step = run.position.step
+                unsaved = run.refusals.unsaved
+                saved = "saved" if unsaved is None else f"NOT saved ({unsaved.reason})"
                 raise DataError(
-                    f"{error} (the run is saved at step {step}; then go on with --resume)"
+                    f"{error} (the run is {saved} at step {run.position.step}; then go on with --resume)"
                 ) from error
         except OutOfMemoryError as error:
             # Saving needs every rank, and the others wait in the middle of a step.
@@ -81,7 +83,8 @@ def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
             watch.restart()
         action, stopping = _agreed(run, action)
         due = improved or stopping or position.step % run.checkpoints.every_steps == 0
-        due = run.world.any(due or clock.is_due() or position.step == config.max_steps)
+        due = due or clock.is_due() or retry_is_due(run)
+        due = run.world.any(due or position.step == config.max_steps)
         if due:
             action, stopping = _agreed(run, graver(action, observer.drain()))
         if isinstance(action, RollBack):
@@ -90,7 +93,7 @@ def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
             return action
         _heed(run, action, observer)
         if due:
-            save(run, "best so far" if improved else "stopping" if stopping else "regular")
+            save(run, "best so far" if improved else "stopping" if stopping else "regular", ends=stopping)
             clock.reset()
             watch.restart()
         if isinstance(action, Stop):
@@ -132,7 +135,7 @@ def _left(run: Run, observer: Observer, reason: str) -> Outcome | RollBack:
     if isinstance(action, RollBack):
         return action
     _heed(run, action, observer)
-    save(run, "stopping" if isinstance(action, Stop) else reason)
+    save(run, "stopping" if isinstance(action, Stop) else reason, ends=True)
     return action if isinstance(action, Stop) else "interrupted"
 
 

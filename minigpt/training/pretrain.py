@@ -13,30 +13,33 @@ from minigpt.data.prepare import Prepared, prepare
 from minigpt.data.progress import PreparationStoppedError
 from minigpt.distributed.device import device_title
 from minigpt.distributed.world import World, joined_world
+from minigpt.errors import CheckpointError
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
 from minigpt.training.build import build_run, workload
 from minigpt.training.disk import disk_warnings
-from minigpt.training.ending import ended, resume_command
+from minigpt.training.ending import ended
 from minigpt.training.folder import (
     check_log_file,
     check_name,
     default_run_dir,
     describe_run,
     refuse_foreign,
+    resume_command,
     set_aside,
     set_newer_aside,
     whole_or_nothing,
+    writing_to,
 )
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupt, Interrupted, caught_signals
 from minigpt.training.loop import train
 from minigpt.training.progress import say_line
 from minigpt.training.records import LOG_FILE, open_records, record_differences
-from minigpt.training.resume import corpus_of_run, health_warnings, resumed_order, what_differs
+from minigpt.training.resume import corpus_of_run, health_warnings, is_newest, resumed_order, what_differs
 from minigpt.training.run import Run
-from minigpt.training.save import let_go, save
+from minigpt.training.save import let_go, save_first
 from minigpt.training.state import restore_state
 from minigpt.training_monitor.event import Event
 
@@ -56,25 +59,30 @@ def pretrain(
     Raises:
         MiniGPTError: a mistake of the user's; nothing was lost and nothing half-written.
     """
-    order, loaded, warnings = _order(config_name, overrides, run_dir, resume)
+    with writing_to(run_dir or Path(resume or "checkpoints")):
+        order, loaded, warnings = _order(config_name, overrides, run_dir, resume)
     check_name(order.run_dir)
     if not _goes_on(order, loaded):
         refuse_foreign(order.run_dir)
     with ExitStack() as stack:
+        stack.enter_context(writing_to(order.run_dir))
         interrupt = stack.enter_context(caught_signals())
         world = stack.enter_context(joined_world(order.config.training.device))
         say = say_line if world.is_main else _silence
         for line in warnings:
             say(f"warning: {line}")
+        # At once: not after minutes of preparing for a folder that is another's.
+        held = world.on_main(lambda: stack.enter_context(locked_folder(order.run_dir)))
+        world.on_main(lambda: _refuse_overtaken(order, loaded, resume))
         try:
             prepared, notes = _corpus(order, loaded, world, interrupt)
         except (Interrupted, PreparationStoppedError):
             say("Interrupted while preparing the corpus; nothing was lost, the same command starts again.")
             return interrupt.exit_code
-        world.on_main(lambda: stack.enter_context(locked_folder(order.run_dir)))
         # Before the model takes its share of it.
         available = available_bytes(world.device)
         run = build_run(order, prepared, world, interrupt, stack, loaded.state if loaded else None)
+        run.held = held
         if loaded is not None:
             notes += restore_state(run, loaded.state)
         when_built(run)
@@ -84,10 +92,10 @@ def pretrain(
         aside = world.on_main(lambda: _clear_the_way(order, loaded))
         is_new = world.is_main and not _goes_on(order, loaded)
         with whole_or_nothing(order.run_dir, aside) if is_new else nullcontext():
-            world.on_main(lambda: _open_folder(run, order, stack))
+            world.on_main(lambda: _open_folder(run, stack))
             if not _goes_on(order, loaded):
                 # From the very first second there is something to resume, and a disk that refuses is met now.
-                save(run, "the beginning")
+                save_first(run)
             else:
                 world.on_main(lambda: let_go(run))
         if aside is not None:
@@ -98,7 +106,8 @@ def pretrain(
             _tell_resume(run, loaded, notes)
         run.progress.start(run.position.step)
         started_at = time.monotonic()
-        outcome = train(run)
+        with writing_to(order.run_dir, "the checkpoints are whole; go on with --resume"):
+            outcome = train(run)
         run.progress.close()
         return ended(run, outcome, time.monotonic() - started_at)
 
@@ -136,6 +145,21 @@ def _goes_on(order: Order, loaded: Loaded | None) -> bool:
     return loaded is not None and loaded.path.parent.resolve() == order.run_dir.resolve()
 
 
+def _refuse_overtaken(order: Order, loaded: Loaded | None, resume: str | None) -> None:
+    """Nothing, unless another process has trained on in the folder since its newest checkpoint was read.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    if loaded is None or resume is None or not _goes_on(order, loaded) or not is_newest(resume):
+        return
+    newer = [step for step in checkpoints_by_step(order.run_dir) if step > loaded.state["step"]]
+    if len(newer) > len(loaded.damaged):
+        raise CheckpointError(
+            f"{order.run_dir} was trained on by another process until just now; start again to go on from there"
+        )
+
+
 def _clear_the_way(order: Order, loaded: Loaded | None) -> Path | None:
     """Nothing of an earlier run is ever overwritten: what stands in the way is moved aside.
 
@@ -143,11 +167,13 @@ def _clear_the_way(order: Order, loaded: Loaded | None) -> Path | None:
     """
     check_log_file(LOG_FILE)
     if loaded is not None and _goes_on(order, loaded):
-        newer = set_newer_aside(order.run_dir, loaded.state["step"])
+        with writing_to(order.run_dir):
+            newer = set_newer_aside(order.run_dir, loaded.state["step"])
         if newer is not None:
             say_line(f"checkpoints after step {loaded.state['step']} were moved to {newer}")
         return None
-    return set_aside(order.run_dir)
+    with writing_to(order.run_dir):
+        return set_aside(order.run_dir)
 
 
 def _tell_aside(run_dir: Path, aside: Path) -> None:
@@ -156,15 +182,10 @@ def _tell_aside(run_dir: Path, aside: Path) -> None:
         say_line(f"(to go on with it instead: {resume_command(aside)})")
 
 
-def _open_folder(run: Run, order: Order, stack: ExitStack) -> None:
-    # What auto has chosen rounds differently when it is chosen anew, on a fuller machine or another one.
-    chosen = {
-        "micro_batch_size": str(run.micro_batch_size),
-        "precision": run.precision.name,
-        "ranks": str(run.world.size),
-    }
-    describe_run(order.run_dir, order.config, run.tokenizer, run.identity["environment"] | chosen)
-    open_records(run, stack)
+def _open_folder(run: Run, stack: ExitStack) -> None:
+    with writing_to(run.run_dir):
+        describe_run(run)
+        open_records(run, stack)
 
 
 def _plan(

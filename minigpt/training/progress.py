@@ -17,6 +17,7 @@ from minigpt.training_monitor.signals import StepSignals
 ETA_STEPS, ETA_SECONDS = 7, 60.0
 
 # All of it fits a terminal of 80 columns; tqdm's own cuts the end off.
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ESTALE, errno.EROFS))
 BAR_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} ETA {remaining}{postfix}"
 
 GONE_FOR_GOOD = (errno.EIO, errno.EPIPE, errno.EBADF, errno.ENXIO, errno.ENOTCONN, errno.ECONNRESET)

@@ -56,6 +56,11 @@ def resumed_order(
     return Order(loaded.state["name"], run_dir, config, kept), loaded
 
 
+def is_newest(resume: str) -> bool:
+    """Whether `--resume` asks for the newest checkpoint, wherever, and not for a given or a healthy one."""
+    return resume == NEWEST or Path(resume).expanduser().is_dir()
+
+
 def health_warnings(loaded: Loaded) -> list[str]:
     """A line where the checkpoint was taken in the middle of trouble, with the last one that was not."""
     health = read_health(loaded.path)

@@ -170,5 +170,5 @@ def _stopped(run: Run, action: RollBack, words: str) -> Stop:
     reason = words.format(cause=action.cause, opened_at=action.opened_at, most=most)
     stop = Stop(run.position.step, reason, action.cause)
     run.sinks.event(action_event(stop))
-    save(run, "stopping")
+    save(run, "stopping", ends=True)
     return stop

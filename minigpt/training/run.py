@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minigpt.checkpoint.config import CheckpointConfig
+from minigpt.checkpoint.lock import HeldFolder
 from minigpt.data.loader import BatchLoader
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.data.windows import Windows
@@ -22,6 +23,7 @@ from minigpt.training.config import TrainingConfig
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision
 from minigpt.training.progress import Progress
+from minigpt.training.refusals import Refusals
 from minigpt.training_monitor.monitor import TrainingMonitor
 from minigpt.training_monitor.probes.model_probe import ModelProbe
 from minigpt.training_monitor.sinks.protocol import Sink
@@ -88,6 +90,9 @@ class Run:
     identity: dict[str, Any]
     """What a checkpoint says of the run besides its state: config, overrides, tokenizer, versions."""
     position: Position = field(default_factory=Position)
+    held: HeldFolder | None = None
+    """The lock on `run_dir`, on the main rank; None where nobody else can write there (tests, experiments)."""
+    refusals: Refusals = field(default_factory=Refusals)
     skip_above: float | None = None
     """The coming step's update is called off if its gradient norm is larger; None: no such bound."""
     reads_late: bool | None = None

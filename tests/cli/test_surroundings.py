@@ -1,5 +1,6 @@
 """What a shell, a terminal or torchrun can do to the command line."""
 
+import errno
 import io
 import os
 import subprocess
@@ -22,6 +23,27 @@ def shell(line: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[byte
 def test_closed_stdout_swallows_what_is_printed() -> None:
     done = shell('"$PYTHON" -m minigpt config list >&-')
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_does_not_fit_on_its_disk_is_one_line_and_exit_code_2() -> None:
+    done = shell('"$PYTHON" -m minigpt config list >/dev/full')
+    assert (done.returncode, done.stderr) == (USER_ERROR, b"error: writing: No space left on device\n")
+    # Nor does it matter where the complaint would go.
+    assert shell('"$PYTHON" -m minigpt config list >/dev/full 2>/dev/full').returncode == USER_ERROR
+    assert shell('"$PYTHON" -m minigpt config show nonsense 2>/dev/full').returncode == USER_ERROR
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EFBIG, errno.EMFILE, errno.ENOTCONN])
+def test_what_the_machine_refuses_is_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise OSError(number, os.strerror(number), b"/a/file")
+
+    monkeypatch.setattr("minigpt.config.presets.presets", refused)
+    assert run(["config", "list"]) == USER_ERROR
+    assert capsys.readouterr().err == f"error: /a/file: {os.strerror(number)}\n"
 
 
 def test_what_an_ascii_terminal_lacks_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,3 +188,41 @@ def test_rank_that_runs_out_of_memory_says_which_setting_fits(workshop: Workshop
     assert "--set training.micro_batch_size=2 needs about" in printed
     assert "minigpt/cli/main.py" not in printed
     assert checkpoints_by_step(tmp_path / "run")
+
+
+DISK_REFUSES = """
+from minigpt.cli.main import main
+from minigpt.errors import NotWrittenError
+from minigpt.training import save
+
+write = save.save_checkpoint
+
+def refused(run_dir, step, state):
+    if 4 <= step < 12:
+        raise NotWrittenError("the disk is full", "the disk is full")
+    return write(run_dir, step, state)
+
+save.save_checkpoint = refused
+main()
+"""
+"""`minigpt` whose main rank, which alone writes, meets a full disk for a while."""
+
+
+@pytest.mark.parametrize("policy", ["stop", "go_on"])
+def test_no_rank_waits_when_the_disk_of_the_main_one_refuses(
+    policy: str, workshop: Workshop, tmp_path: Path
+) -> None:
+    settings = (f"checkpoint.on_write_error={policy}", "checkpoint.keep_last=9")
+    with workshop.start(tmp_path / "run", *settings, ranks=2, program=DISK_REFUSES) as launcher:
+        printed, _ = launcher.communicate(timeout=100)
+    assert printed.count("checkpoint_step_4.pt: the disk is full") == 1
+    saved = list(checkpoints_by_step(tmp_path / "run"))
+    if policy == "go_on":
+        assert launcher.returncode == 0, printed
+        assert printed.count("the disk takes checkpoints again") == 1
+        assert saved == [0, 12]
+    else:
+        assert "exitcode  : 2" in printed
+        assert printed.count("error: cannot write") == 1
+        assert "minigpt/cli/main.py" not in printed
+        assert saved == [0]

@@ -91,7 +91,7 @@ def test_resume_prepares_a_damaged_corpus_anew_and_goes_on_exactly(
         interrupt_at(run, 6)
         assert train(run) == "interrupted"
         flipped(shard(run, "train"))
-    describe_run(other, config, run.tokenizer, run.identity["environment"])
+    describe_run(run)
     assert workshop.train(other, "model.dropout=0.1", resume="auto") == 0
     said = capsys.readouterr().out
     assert "cannot be used any more (the prepared corpus is damaged: " in said

@@ -9,7 +9,6 @@ from minigpt.checkpoint.load import is_run_folder, newest_good
 from minigpt.data.manifest import MANIFEST_NAME
 from minigpt.errors import CheckpointError
 from minigpt.training.bundle import bundles_of
-from minigpt.training.ending import resume_command
 from minigpt.training.folder import (
     CONFIG_NAME,
     CRASH_PREFIX,
@@ -17,6 +16,7 @@ from minigpt.training.folder import (
     METRICS_NAME,
     NEWER_PREFIX,
     TENSORBOARD_NAME,
+    resume_command,
 )
 from minigpt.training.verify.belongings import edits_told, misfits_told, read_belongings
 from minigpt.training.verify.checkpoints import Vouched, check_bundle, check_checkpoint
