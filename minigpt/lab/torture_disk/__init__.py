@@ -1,0 +1,1 @@
+"""A disk that refuses at every place where it can: what a run loses then (nothing)."""
