@@ -74,7 +74,10 @@ class FaultyDisk:
     def _below_root(self, path: object) -> str | None:
         """The path from the root on; None where it leads elsewhere."""
         if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115
+            try:
+                path = os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115
+            except OSError:  # no Linux: then what has a number and no name is not refused
+                return None
         if not isinstance(path, str | os.PathLike):
             return None
         full, root = os.path.abspath(path), str(self.root)  # noqa: PTH100 - a link stays one
