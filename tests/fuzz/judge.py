@@ -110,7 +110,7 @@ def _is_taken_as(given: Any, taken: Any, rule: Any) -> bool:
         words = TRUE if taken else FALSE
         return given is taken or str(given).lower() in words or (given in (0.0, 1.0) and bool(given) is taken)
     if isinstance(given, bool):
-        return taken == ("on" if given else "off")
+        return bool(taken == ("on" if given else "off"))
     if isinstance(taken, int | float):
         number = float(given) if isinstance(taken, float) or isinstance(given, float) else int(given)
         return repr(type(taken)(number)) == repr(taken)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from minigpt.cli.main import USER_ERROR, run
 from minigpt.config.load import load_config
 from minigpt.training import pretrain
 from minigpt.training.ending import STOPPED_BY_MONITOR
+from minigpt.training.run import Run
 from tests.fuzz.judge import MOST_CHARACTERS
 from tests.training.tiny_run import before_step
 
@@ -82,18 +83,18 @@ def _bounded(seconds: int) -> Iterator[None]:
 @contextlib.contextmanager
 def stopping_after(step: int) -> Iterator[None]:
     """Ctrl-C while `step` is trained, in each run that is built meanwhile."""
-    own = pretrain.build_run
+    own: Callable[..., Run] = vars(pretrain)["build_run"]
 
-    def build(*arguments: Any, **named: Any) -> Any:
+    def build(*arguments: Any, **named: Any) -> Run:
         built = own(*arguments, **named)
         before_step(built, step, lambda: setattr(built.interrupt, "signal", signal.SIGINT))
         return built
 
-    pretrain.build_run = build
+    vars(pretrain)["build_run"] = build
     try:
         yield
     finally:
-        pretrain.build_run = own
+        vars(pretrain)["build_run"] = own
 
 
 def tried(
