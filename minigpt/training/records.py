@@ -91,7 +91,7 @@ def _opened_sinks(run: Run) -> Records:
     wandb = _wandb_sinks(run)
     step, curves = run.position.step, run.run_dir / TENSORBOARD_NAME
     metrics = MetricsSink(run.run_dir / METRICS_NAME, keep_through=step)
-    events = EventsSink(run.run_dir / EVENTS_NAME, keep_through=step)
+    events = EventsSink(run.run_dir / EVENTS_NAME, keep_through=step, keep_bytes=run.events_bytes)
     tensorboard = TensorBoardSink(curves, keep_through=step)
     incidents = IncidentCurvesSink(curves, keep_through=step)
     console = ConsoleSink(lambda line: _say(run, line), show_steps=not run.progress.has_bar)

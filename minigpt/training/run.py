@@ -99,5 +99,7 @@ class Run:
     """Whether a step's numbers are read while the next one runs; None: on CUDA, where reading would wait."""
     sinks_state: dict[str, Any] = field(default_factory=dict)
     """What the sinks of the checkpoint that the run goes on from remembered; theirs, once they are open."""
+    events_bytes: int | None = None
+    """Length of events.jsonl when the checkpoint that the run goes on from was written; None: not known."""
     compiling_tried: bool = False
     """Whether this process has compiled the model or failed to."""

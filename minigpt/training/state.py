@@ -15,6 +15,7 @@ from minigpt.checkpoint.health import health_mark
 from minigpt.checkpoint.rng import capture_rng, restore_rng
 from minigpt.errors import CheckpointError, MiniGPTError
 from minigpt.optim.schedule import LoweredRate
+from minigpt.training.folder import EVENTS_NAME
 from minigpt.training.run import Position, Run
 from minigpt.training_monitor.signals import StepSignals
 
@@ -59,7 +60,8 @@ def restore_state(run: Run, state: dict[str, Any]) -> list[str]:
         if run.scaler.is_enabled() and state["scaler_state_dict"]:
             run.scaler.load_state_dict(state["scaler_state_dict"])
         run.position = _position(state["position"])
-        run.sinks_state = state.get("sinks", {})
+        run.sinks_state, vouched = state.get("sinks", {}), state.get("records", {}).get(EVENTS_NAME)
+        run.events_bytes = None if vouched is None else int(vouched["bytes"])
         run.loader.load_state_dict({"position": run.position.window})
         knows_monitor = state.get("format", FORMAT) == FORMAT
         if knows_monitor:

@@ -19,10 +19,13 @@ _REGULAR = ("evaluation", "save", "resume", "action")
 
 class EventsSink:
     """The run's history. Opened with keep_through=N, events of later, now discarded steps get
-    "superseded": true instead of vanishing: why a run was taken back is worth knowing."""
+    "superseded": true instead of vanishing: why a run was taken back is worth knowing.
 
-    def __init__(self, path: Path, *, keep_through: int = 0) -> None:
-        self._lines = JsonLines(path, lambda: _superseded_after(keep_through))
+    `keep_bytes`: the file's length when the checkpoint of that step was written, where it is known. What comes after
+    it is discarded too, also where it tells of that very step."""
+
+    def __init__(self, path: Path, *, keep_through: int = 0, keep_bytes: int | None = None) -> None:
+        self._lines = JsonLines(path, lambda: _superseded_after(keep_through, keep_bytes))
         self._thinning = {True: Thinning(FIRST_EVALUATIONS), False: Thinning(FIRST_OF_A_KIND)}
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
@@ -80,15 +83,18 @@ def _key(event: Event) -> str:
     return f"{event.kind}/{event.name}" + (f"/{status}" if isinstance(status, str) else "")
 
 
-def _superseded_after(keep_through: int) -> Revise:
-    """Keeps every whole record, and marks those of later steps."""
+def _superseded_after(keep_through: int, keep_bytes: int | None) -> Revise:
+    """Keeps every whole record, and marks those of later steps and those after the first `keep_bytes`."""
+    at = 0
 
     def revise(line: bytes) -> bytes | None:
-        record = parsed(line) if line.endswith(b"\n") else None
+        nonlocal at
+        record, at = parsed(line) if line.endswith(b"\n") else None, at + len(line)
         if record is None:
             return None
         step = record.get("step")
-        if type(step) is not int or step <= keep_through or record.get("superseded") is True:
+        is_later = type(step) is int and (step > keep_through or (keep_bytes is not None and at > keep_bytes))
+        if not is_later or record.get("superseded") is True:
             return line
         return line_of({**record, "superseded": True})
 

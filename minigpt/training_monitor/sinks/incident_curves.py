@@ -64,7 +64,8 @@ class IncidentCurvesSink:
     def _draw_from(self, number: int, name: str, opened_at: int) -> None:
         folder = _folder_name(number, name, opened_at)
         self._drawn.append(folder)
-        file = EventFile(self._folder / folder)
+        # A mark even so: TensorBoard's server takes the first one for a beginning, and hides nothing at it.
+        file = EventFile(self._folder / folder, purge_step=opened_at)
         self._open[number] = (file, name, opened_at)
         for point in self._recent:
             if point[0] >= opened_at:

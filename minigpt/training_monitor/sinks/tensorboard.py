@@ -32,12 +32,15 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, *, keep_through: int = 0, layers_every: int = 10) -> None:
-        self._layers_every = layers_every
+        self._folder, self._keep_through, self._layers_every = folder, keep_through, layers_every
         self._clipped: deque[bool] = deque(maxlen=CLIPPED_SHARE_STEPS)
         self._unshown: deque[tuple[int, dict[str, float]]] = deque(maxlen=LEAD_STEPS)
         self._all_until = 0
         self._thinning = Thinning(FIRST_MARKS)
         self._file = EventFile(folder, purge_step=keep_through + 1)
+        self._newest_step = 0
+        self._of_newest: list[tuple[str, dict[str, float] | str]] = []
+        """What was written of that step: "" and numbers by their tags, or a tag and its text."""
 
     def step(self, signals: StepSignals, *, log: bool) -> None:
         self._clipped.append(signals.clipped)
@@ -52,7 +55,7 @@ class TensorBoardSink:
             values |= _look_values(signals.look)
         if is_shown:
             self._unshown.clear()
-            self._file.add(values, signals.step)
+            self.scalars(signals.step, values)
         else:
             self._unshown.append((signals.step, values))
 
@@ -64,9 +67,9 @@ class TensorBoardSink:
             return
         if event.kind == "anomaly":
             self._show_around(event.step)
-        self._file.add_text(f"{event.kind}/{event.name}", event.text.replace("\n", "  \n"), event.step)
+        self._write(event.step, f"{event.kind}/{event.name}", event.text.replace("\n", "  \n"))
         if event.kind == "anomaly" and isinstance(status, str):
-            self._file.add({f"anomalies/{event.name}": STATUS_MARKS[status]}, event.step)
+            self.scalars(event.step, {f"anomalies/{event.name}": STATUS_MARKS[status]})
 
     def _show_around(self, step: int) -> None:
         unshown = list(self._unshown)
@@ -79,7 +82,17 @@ class TensorBoardSink:
         self.scalars(step, {f"validation/{name}": value for name, value in results.items()})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.add(values, step)
+        self._write(step, "", dict(values))
+
+    def _write(self, step: int, tag: str, content: dict[str, float] | str) -> None:
+        if step > self._newest_step:
+            self._newest_step, self._of_newest = step, []
+        if step == self._newest_step:
+            self._of_newest.append((tag, content))
+        if isinstance(content, str):
+            self._file.add_text(tag, content, step)
+        else:
+            self._file.add(content, step)
 
     def flush(self) -> None:
         """Everything so far is on disk when this returns; an OSError else."""
@@ -101,6 +114,8 @@ class TensorBoardSink:
             "unshown": [[step, dict(values)] for step, values in self._unshown],
             "all_until": self._all_until,
             "thinning": self._thinning.state_dict(),
+            "newest_step": self._newest_step,
+            "of_newest": [[tag, content] for tag, content in self._of_newest],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,6 +123,21 @@ class TensorBoardSink:
         self._unshown.extend((step, dict(values)) for step, values in state["unshown"])
         self._all_until = state["all_until"]
         self._thinning.load_state_dict(state["thinning"])
+        if "of_newest" in state:
+            self._begin_with(state["newest_step"], state["of_newest"])
+
+    def _begin_with(self, step: int, written: list[tuple[str, dict[str, float] | str]]) -> None:
+        """Hide the step of the checkpoint too, and write again what it knows of that one.
+
+        An evaluation that was made up for, or a rollback, belongs to the step that the run stands at: a process that
+        died before it was saved has left it in an older file, and it comes again.
+        """
+        if not self._keep_through:
+            return
+        self._file = EventFile(self._folder, purge_step=self._keep_through)
+        if step == self._keep_through:
+            for tag, content in written:
+                self._write(step, tag, content)
 
 
 def _layer_values(signals: StepSignals) -> dict[str, float]:
