@@ -25,7 +25,7 @@ def check_content(path: Path, state: Any) -> None:
         raise DamagedError(path, "it is not a MiniGPT checkpoint: it has no model_state_dict and step")
     if type(state.get("format")) is not int or state["format"] not in range(1, FORMAT + 1):
         raise CheckpointError(
-            f"{path} has checkpoint format {str(state.get('format'))[:20]!r}, this MiniGPT reads 1 to {FORMAT}; "
+            f"{path} has checkpoint format {str(state.get('format'))[:20]}, this MiniGPT reads 1 to {FORMAT}; "
             "use the version that wrote it"
         )
     if (wrong := implausible(state)) is not None:

@@ -4,7 +4,6 @@ The file stays what `torch.save` writes. The digest is the comment that a zip fi
 the SHA-256, in hex, of all that stands before the hex digits.
 """
 
-import functools
 import hashlib
 import os
 import time
@@ -26,6 +25,8 @@ _END_RECORD, _END_RECORD_BYTES = b"PK\5\6", 22
 _BLOCK_BYTES = 1 << 20
 _CLOCK_TICK_NS = 20_000_000
 """A file that changes twice within so short a time may show the same time of change."""
+_CHECKED: dict[Path, tuple[tuple[int, ...], str | None]] = {}
+"""What this process found in the files that it has read: as they were then, and what is wrong with them."""
 _SLOW_TO_READ_BYTES = 1 << 26
 """Reading so much takes longer than that."""
 
@@ -128,12 +129,12 @@ def _damage_remembered(path: Path) -> str | None:
         return damage_in(path)
     # Whoever changes a file cannot set its ctime.
     known_by = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return _damage_of_file(path.absolute(), known_by)
-
-
-@functools.lru_cache(maxsize=1024)
-def _damage_of_file(path: Path, known_by: tuple[int, ...]) -> str | None:
-    return damage_in(path)
+    place = path.absolute()
+    if _CHECKED.get(place, (None, None))[0] != known_by:
+        for gone in [other for other in _CHECKED if not other.exists()]:
+            del _CHECKED[gone]
+        _CHECKED[place] = known_by, damage_in(path)
+    return _CHECKED[place][1]
 
 
 def _check(path: Path, file: IO[bytes]) -> None:

@@ -39,8 +39,10 @@ class Retention:
 
     deleted: list[int]
     """Their steps."""
-    warnings: list[str]
-    """A line for each file that is not what it should be, or could not be deleted."""
+    damaged: list[str]
+    """A line for each file that is not what it should be."""
+    refused: str | None
+    """The first one that could not be deleted, and why."""
 
 
 def apply_retention(run_dir: Path, config: CheckpointConfig, protected: set[int]) -> Retention:
@@ -52,16 +54,16 @@ def apply_retention(run_dir: Path, config: CheckpointConfig, protected: set[int]
     # A folder is not ours.
     paths = {step: path for step, path in checkpoints_by_step(run_dir).items() if not _is_folder(path)}
     if not steps_to_delete(paths, config, protected):
-        return Retention([], [])
+        return Retention([], [], None)
     damaged = _damaged_among_newest(paths, config.keep_last)
-    deleted, warnings = [], list(damaged.values())
+    deleted, refused = [], None
     for step in steps_to_delete(paths.keys() - damaged.keys(), config, protected):
         try:
             paths[step].unlink(missing_ok=True)
             deleted.append(step)
         except OSError as error:
-            warnings.append(f"{paths[step]} need not stay and cannot be deleted: {error.strerror}")
-    return Retention(deleted, warnings)
+            refused = refused or f"{paths[step]} need not stay and cannot be deleted: {error.strerror}"
+    return Retention(deleted, list(damaged.values()), refused)
 
 
 def _damaged_among_newest(paths: dict[int, Path], count: int) -> dict[int, str]:

@@ -6,6 +6,7 @@ would use it. No memory maps: a truncated file, or a mount that went away, would
 (SIGBUS).
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -28,6 +29,14 @@ _CHECKSUM = np.dtype("<u4")
 _MOST_OPEN = 64
 # 0.05 % of the data they vouch for: those of 128 GiB. Beyond that they are read, and verified, again and again.
 _MOST_CHECKSUM_BYTES = 64 << 20
+
+
+# What stands in a file's place, rather than a disk that refuses; a FIFO or a device has no number.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, None)
+
+
+class UnreadableError(DataError):
+    """Prepared data that may well be whole: their disk does not give them at present."""
 
 
 class StoredFile(Config):
@@ -124,7 +133,10 @@ class BlockReader:
                 raise damaged(path, f"it ends at byte {begin + len(data):,} instead of {file.bytes:,}")
             wanted = self._checksums_of(file)[first:last]
         except OSError as error:
-            raise unreadable(Path(error.filename or path), error) from error
+            refused = Path(error.filename or path)
+            if error.errno in _NOT_THERE:
+                raise damaged(refused, error.strerror or str(error)) from error
+            raise unreadable(refused, error) from error
         finally:
             self.reading = None
         view = memoryview(data)
@@ -141,6 +153,8 @@ class BlockReader:
         try:
             for start in range(0, file.bytes, step):
                 self.read(file, start, min(start + step, file.bytes))
+        except UnreadableError:
+            raise
         except DataError as error:
             yield str(error)
 
@@ -191,9 +205,9 @@ def damaged(path: Path, found: str) -> DataError:
     )
 
 
-def unreadable(path: Path, error: OSError) -> DataError:
+def unreadable(path: Path, error: OSError) -> "UnreadableError":
     """What to raise where the disk refuses to give a prepared file."""
-    return DataError(
+    return UnreadableError(
         f"the prepared corpus cannot be read: {path}: {error.strerror or error}; bring its disk or mount back, or "
         f"delete the folder, and it is prepared anew when next needed, or by `minigpt prepare`: rm -r {path.parent}"
     )

@@ -121,7 +121,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def damage(folder: Path, manifest: Manifest) -> str | None:
-    """What is wrong with a prepared folder; None where all is there. Sizes tell for large ones, contents for small."""
+    """What is wrong with a prepared folder; None where all is there. Sizes tell for large ones, contents for small.
+
+    Raises:
+        UnreadableError: the disk does not give its files at present.
+    """
+    wrong = misfit(folder, manifest)
+    stored = sum(file.bytes + file.checksums_bytes for part in manifest.parts for file in part.files)
+    if wrong is not None or stored > _VERIFIED_AT_OPENING_BYTES:
+        return wrong
+    return next(iter(damaged_files(folder, manifest)), None)
+
+
+def misfit(folder: Path, manifest: Manifest) -> str | None:
+    """What the manifest says and the folder does not hold, by names and sizes; None: they fit."""
     if manifest.key != folder.name:
         return f"{MANIFEST_NAME} is of another corpus or other settings ({manifest.key})"
     if (wrong := _contradiction(manifest)) is not None:
@@ -141,13 +154,15 @@ def damage(folder: Path, manifest: Manifest) -> str | None:
             return f"{name} is missing or no regular file"
         if found != size:
             return f"{name} has {found:,} bytes instead of {size:,}"
-    if sum(expected.values()) > _VERIFIED_AT_OPENING_BYTES:
-        return None
-    return next(iter(damaged_files(folder, manifest)), None)
+    return None
 
 
 def damaged_files(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """What is wrong with each file that cannot be read or is not as it was written: reads everything."""
+    """What is wrong with each file that is not as it was written: reads everything.
+
+    Raises:
+        UnreadableError: the disk does not give it.
+    """
     reader = BlockReader(folder)
     for part in manifest.parts:
         for file in part.files:

@@ -54,8 +54,10 @@ class Refusals:
     """What the disk refuses at present; on the main rank, which alone writes."""
 
     unsaved: Unsaved | None = None
-    undeleted: frozenset[str] = frozenset()
-    """What was in the way of deleting checkpoints that need not stay, as it was said."""
+    undeleted: str | None = None
+    """What keeps checkpoints that need not stay from being deleted; said when it began."""
+    damaged: frozenset[str] = frozenset()
+    """Lines on damaged checkpoints, said already."""
     best_saved: int | None = None
     """The last step that was the best so far and whose checkpoint this process has written."""
 

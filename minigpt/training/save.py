@@ -175,16 +175,20 @@ def let_go(run: Run) -> None:
 
     Where that is refused, or would not be safe, training goes on, and it is said once.
     """
-    problem = out_of_reach(run.run_dir)
+    refusals, problem, damaged = run.refusals, out_of_reach(run.run_dir), []
     if problem is None:
-        lines = apply_retention(run.run_dir, run.checkpoints, protected=_protected(run)).warnings
-    else:
-        # What cannot be opened now cannot say that it is the last healthy one.
-        lines = [f"checkpoints that need not stay are not deleted: {problem}; they take up space"]
-    for line in lines:
-        if line not in run.refusals.undeleted:
+        retention = apply_retention(run.run_dir, run.checkpoints, protected=_protected(run))
+        damaged, problem = retention.damaged, retention.refused
+    for line in damaged:
+        if line not in refusals.damaged:
             _tell(run, "retention", f"warning: {line}")
-    run.refusals.undeleted = frozenset(lines)
+    if problem is not None and refusals.undeleted is None:
+        _tell(
+            run,
+            "retention",
+            f"warning: checkpoints that need not stay are not deleted ({problem}); they take up space",
+        )
+    refusals.damaged, refusals.undeleted = frozenset(damaged), problem
 
 
 def _protected(run: Run) -> set[int]:

@@ -123,8 +123,8 @@ def test_damaged_checkpoint_is_not_counted_when_good_ones_would_go_for_it(
     retention = apply_retention(tmp_path, CheckpointConfig(keep_last=2), set())
     assert list(checkpoints_by_step(tmp_path)) == kept
     counted = [step for step in kept if step in damaged]
-    assert len(retention.warnings) == len(counted)
-    for step, line in zip(reversed(counted), retention.warnings, strict=True):
+    assert len(retention.damaged) == len(counted)
+    for step, line in zip(reversed(counted), retention.damaged, strict=True):
         assert line.startswith(f"{paths[step]}: its content does not match its checksum; it does not count")
     # And it goes when enough good ones came after it.
     for step in (60, 70):
@@ -161,5 +161,7 @@ def test_run_goes_on_with_a_line_when_an_old_checkpoint_cannot_be_deleted(
     monkeypatch.setattr(Path, "unlink", refuse_the_first)
     retention = apply_retention(tmp_path, CheckpointConfig(keep_last=1), set())
     assert retention.deleted == [2]
-    (line,) = retention.warnings
-    assert line.endswith("checkpoint_step_1.pt need not stay and cannot be deleted: Operation not permitted")
+    assert retention.refused is not None
+    assert retention.refused.endswith(
+        "checkpoint_step_1.pt need not stay and cannot be deleted: Operation not permitted"
+    )

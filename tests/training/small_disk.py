@@ -14,17 +14,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.load import load_checkpoint
 from minigpt.cli.main import run as command
-from minigpt.training import pretrain, records
+from minigpt.training import pretrain
 from minigpt.training.build import build_run
 from minigpt.training.run import Run
-from minigpt.training_monitor.sinks.fan_out import FanOut
 from tests.training.tiny_run import Workshop, before_step
 
 Hook = Callable[[Run], None]
@@ -100,18 +99,6 @@ def lowest_free_file() -> int:
     return number
 
 
-@contextlib.contextmanager
-def no_curves() -> Iterator[None]:
-    """TensorBoard opens its file by its path for every event: what it does when it cannot is its sinks' to say."""
-    names, module = ("TensorBoardSink", "IncidentCurvesSink"), cast("Any", records)
-    sinks = [getattr(module, name) for name in names]
-    for name in names:
-        setattr(module, name, lambda *_, **__: FanOut([]))
-    yield
-    for name, sink in zip(names, sinks, strict=True):
-        setattr(module, name, sink)
-
-
 def full(workshop: Workshop, place: Path) -> dict[str, Any]:
     disk = tmpfs(place, SMALL)
     stopped = trained(workshop, disk / "run", *KEEP_ALL, STOP)
@@ -150,7 +137,7 @@ def interrupted_when_full(workshop: Workshop, place: Path) -> dict[str, Any]:
 
 
 def no_file_entries(workshop: Workshop, place: Path) -> dict[str, Any]:
-    return trained(workshop, tmpfs(place, "size=9m,nr_inodes=12") / "run", *KEEP_ALL)
+    return trained(workshop, tmpfs(place, "size=9m,nr_inodes=13") / "run", *KEEP_ALL)
 
 
 def read_only(workshop: Workshop, place: Path) -> dict[str, Any]:
@@ -170,22 +157,19 @@ def unmounted(workshop: Workshop, place: Path, policy: str, *, comes_back: bool)
     ]
     if comes_back:
         acts.append((11, lambda: mount("--bind", str(place / "disk"), str(place / "point"))))
-    with no_curves():
-        found = trained(workshop, place / "point" / "run", *KEEP_ALL, policy, hook=at_steps(*acts))
+    found = trained(workshop, place / "point" / "run", *KEEP_ALL, policy, hook=at_steps(*acts))
     return found | {"on_the_disk": list(checkpoints_by_step(place / "disk" / "run"))}
 
 
 def deleted(workshop: Workshop, place: Path, policy: str) -> dict[str, Any]:
     run_dir = place / "run"
     gone = at_steps((5, lambda: shutil.rmtree(run_dir)))
-    with no_curves():
-        return trained(workshop, run_dir, *KEEP_ALL, policy, hook=gone)
+    return trained(workshop, run_dir, *KEEP_ALL, policy, hook=gone)
 
 
 def moved(workshop: Workshop, place: Path) -> dict[str, Any]:
     run_dir, other = place / "run", place / "other"
-    with no_curves():
-        found = trained(workshop, run_dir, *KEEP_ALL, hook=at_steps((5, lambda: run_dir.rename(other))))
+    found = trained(workshop, run_dir, *KEEP_ALL, hook=at_steps((5, lambda: run_dir.rename(other))))
     return found | {"moved": list(checkpoints_by_step(other))}
 
 
@@ -206,11 +190,10 @@ def limit_on_size(workshop: Workshop, place: Path) -> dict[str, Any]:
 def limit_on_files(workshop: Workshop, place: Path) -> dict[str, Any]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     acts = at_steps(
-        (5, lambda: limited(resource.RLIMIT_NOFILE, lowest_free_file())),
+        (6, lambda: limited(resource.RLIMIT_NOFILE, lowest_free_file())),
         (11, lambda: limited(resource.RLIMIT_NOFILE, before)),
     )
-    with no_curves():
-        return trained(workshop, place / "run", *KEEP_ALL, GO_ON, hook=acts)
+    return trained(workshop, place / "run", *KEEP_ALL, GO_ON, hook=acts)
 
 
 def another_user_s_lock(workshop: Workshop, place: Path) -> dict[str, Any]:

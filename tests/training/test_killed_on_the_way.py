@@ -88,6 +88,6 @@ def test_curves_have_each_step_once_in_tensorboards_server_when_a_first_run_was_
 
 def test_revision_of_the_records_that_was_killed_leaves_nothing(workshop: Workshop, run_dir: Path) -> None:
     assert workshop.train(run_dir) == 0
-    (run_dir / ".metrics.jsonl.tmp").write_text("{")
+    (run_dir / ".metrics.jsonl.0.tmp").write_text("{")
     assert workshop.train(run_dir, resume="auto") == 0
-    assert not list(run_dir.glob(".*.tmp"))
+    assert not list(run_dir.glob(".metrics*"))

@@ -228,7 +228,7 @@ def test_update_that_ran_out_of_memory_is_known_as_such() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_command_that_does_not_fit_says_so_in_one_line(workshop: Workshop) -> None:
-    """A real limit: the model alone is larger than what the process may still have."""
+    """A real limit: weights, gradients and moments are larger than what the process may still have."""
     program = """
 import resource, sys
 import torch, minigpt.training.pretrain
@@ -238,7 +238,7 @@ pages = int(open("/proc/self/statm").read().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (600 << 20), -1))
 sys.exit(run(sys.argv[1:]))
 """
-    wide = ("model.hidden_size=2048", "model.intermediate_size=16384", "model.num_layers=4")
+    wide = ("model.hidden_size=1024", "model.intermediate_size=8192", "model.num_layers=2")
     process = workshop.start(workshop.folder / "run", *wide, program=program)
     said, _ = process.communicate()
     assert process.returncode == 2, said

@@ -175,15 +175,15 @@ def test_nothing_is_deleted_when_a_checkpoint_cannot_be_opened(
     with opened_run(workshop.config("checkpoint.keep_last=1"), run_dir) as run:
         for step in (1, 2, 3):
             run.position.step = step
-            own = Path.open
+            own = os.open
 
-            def no_more_files(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
-                if path.name.endswith("step_0.pt") and mode == "rb":
+            def no_more_files(path: Any, *rest: Any, **named: Any) -> int:
+                if str(path).endswith("step_0.pt"):
                     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-                return own(path, mode, *rest, **named)  # noqa: B023
+                return own(path, *rest, **named)  # noqa: B023
 
             with monkeypatch.context() as patched:
-                patched.setattr(Path, "open", no_more_files)
+                patched.setattr(os, "open", no_more_files)
                 assert save(run, "regular")
     assert list(checkpoints_by_step(run_dir)) == [0, 1, 2, 3]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from minigpt.data.blocks import BlockReader, StoredFile
-from minigpt.data.manifest import MANIFEST_NAME, Manifest, damage, read_manifest
+from minigpt.data.blocks import BlockReader, StoredFile, UnreadableError
+from minigpt.data.manifest import MANIFEST_NAME, Manifest, misfit, read_manifest
 from minigpt.errors import DataError
 from minigpt.training.verify.report import Checked
 
@@ -23,7 +23,7 @@ def check_corpus(folder: Path) -> list[Checked]:
 
 def _check_manifest(folder: Path, manifest: Manifest) -> Checked:
     """The manifest with all that is small: which files there are, their sizes, the tokenizer."""
-    wrong = damage(folder, manifest)
+    wrong = misfit(folder, manifest)
     if wrong is not None:
         return Checked(MANIFEST_NAME, "damaged", f"of its files, {wrong}; {WAY_OUT}")
     tokens = manifest.train.tokens + manifest.validation.tokens
@@ -31,7 +31,10 @@ def _check_manifest(folder: Path, manifest: Manifest) -> Checked:
 
 
 def _check_file(reader: BlockReader, file: StoredFile) -> Checked:
-    wrong = next(reader.damage_of(file), None)
+    try:
+        wrong = next(reader.damage_of(file), None)
+    except UnreadableError as error:
+        wrong = str(error)
     if wrong is not None:
         return Checked(file.file, "damaged", wrong)
     return Checked(file.file, "good", f"{file.bytes:,} bytes, each block's checksum is right")

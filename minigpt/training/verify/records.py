@@ -30,13 +30,14 @@ class _Seen:
 
 def check_events(path: Path, vouched: Sequence[Vouched]) -> tuple[Checked, int]:
     """What is wrong with events.jsonl, and the step that the run began at in this folder."""
-    seen, begun_at = _Seen(), None
+    seen, begun_at, prefixes = _Seen(), None, _Prefixes(path, vouched)
     try:
-        for record in _records(path, vouched, seen):
+        for record in _records(path, prefixes, seen):
             if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
                 raise DamagedError(path, f"line {seen.lines} has no step and kind")
             if record["kind"] in ("save", "resume"):
                 begun_at = min(record["step"], record["step"] if begun_at is None else begun_at)
+        prefixes.finish()
     except DamagedError as error:
         return Checked(path.name, "damaged", f"{error.what}; no resume needs it"), begun_at or 0
     return _sound(path, seen, f"{seen.lines:,} events"), begun_at or 0
@@ -48,9 +49,9 @@ def check_metrics(path: Path, vouched: Sequence[Vouched], begun_at: int) -> Chec
     What comes after that is no loss, whatever it is: a resume drops it.
     """
     newest = max((each.step for each in vouched), default=None)
-    seen = _Seen(last_step=begun_at)
+    seen, prefixes = _Seen(last_step=begun_at), _Prefixes(path, vouched)
     try:
-        for record in _records(path, vouched, seen):
+        for record in _records(path, prefixes, seen):
             step = record.get("step")
             if step != seen.last_step + 1 or not isinstance(step, int):
                 raise DamagedError(path, f"line {seen.lines} has step {step} after step {seen.last_step}")
@@ -60,6 +61,7 @@ def check_metrics(path: Path, vouched: Sequence[Vouched], begun_at: int) -> Chec
             raise DamagedError(
                 path, f"it ends at step {seen.last_step}, and checkpoint_step_{newest}.pt was saved"
             )
+        prefixes.finish()
     except DamagedError as error:
         past_newest = newest is not None and seen.last_step >= newest and seen.lines > 0
         if past_newest and not isinstance(error, _VouchedForError):
@@ -74,16 +76,14 @@ def check_metrics(path: Path, vouched: Sequence[Vouched], begun_at: int) -> Chec
     return _sound(path, seen, span)
 
 
-def _records(path: Path, vouched: Sequence[Vouched], seen: _Seen) -> Iterator[dict[str, Any]]:
-    """Every whole line's record; in the end, whether the checkpoints' digests of the first bytes hold.
+def _records(path: Path, prefixes: "_Prefixes", seen: _Seen) -> Iterator[dict[str, Any]]:
+    """Every whole line's record; once it has been looked at, the digests of the first bytes up to its end.
 
     Raises:
         DamagedError: a line is no record, or bytes are not those that were there when a checkpoint was taken.
     """
-    prefixes = _Prefixes(path, vouched)
     with opened(path) as file:
         while line := file.readline(_LONGEST_LINE):
-            prefixes.feed(line)
             seen.torn = not line.endswith(b"\n")
             if seen.torn and len(line) < _LONGEST_LINE:
                 break
@@ -95,7 +95,7 @@ def _records(path: Path, vouched: Sequence[Vouched], seen: _Seen) -> Iterator[di
             if not isinstance(record, dict):
                 raise DamagedError(path, f"line {seen.lines} is no record")
             yield record
-    prefixes.finish()
+            prefixes.feed(line)
 
 
 class _Prefixes:

@@ -32,9 +32,15 @@ class AppendFile:
     """
 
     def __init__(
-        self, choose: Callable[[], Path], *, start: int = 0, digest: "hashlib._Hash | None" = None
+        self,
+        choose: Callable[[], Path],
+        *,
+        start: int = 0,
+        digest: "hashlib._Hash | None" = None,
+        makes_folder: bool = True,
     ) -> None:
-        self._choose = choose
+        """`makes_folder`: whether the folder that the file lies in is made (again) where it is not there."""
+        self._choose, self._makes_folder = choose, makes_folder
         self._path: Path | None = None
         self._descriptor: int | None = None
         self._confirmed, self._digest = start, digest or hashlib.sha256()
@@ -172,7 +178,8 @@ class AppendFile:
         short = self._confirmed > (path.stat().st_size if path.exists() else 0)
         if short and not self._is_same_disk(path):
             raise FileNotFoundError(errno.ENOENT, "its disk is not there any more", str(path))
-        path.parent.mkdir(exist_ok=True)
+        if self._makes_folder:
+            path.parent.mkdir(exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
         try:
             if short:

@@ -44,7 +44,8 @@ class JsonLines:
         size, digest = _revised(path, revise) if path.exists() else (0, hashlib.sha256())
         # Opened now, not at the first record: a run whose record cannot be written does not begin.
         path.open("ab").close()
-        self._file = AppendFile(lambda: path, start=size, digest=digest)
+        # A run folder that was deleted meanwhile is not for a record to make again: it waits for it.
+        self._file = AppendFile(lambda: path, start=size, digest=digest, makes_folder=False)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Takes the record in, and writes it now or, where the disk refuses, later."""

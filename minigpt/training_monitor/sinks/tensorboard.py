@@ -76,7 +76,7 @@ class TensorBoardSink:
         self._unshown.clear()
         self._all_until = step + TRAIL_STEPS
         for earlier, values in unshown:
-            self._file.add(values, earlier)
+            self.scalars(earlier, values)
 
     def evaluation(self, step: int, results: Mapping[str, float]) -> None:
         self.scalars(step, {f"validation/{name}": value for name, value in results.items()})
