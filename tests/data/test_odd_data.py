@@ -309,8 +309,16 @@ def test_a_tree_deeper_than_the_stack_is_read(folder: Path, cache: Path) -> None
     for _ in range(1200):
         deep = deep / "d"
         deep.mkdir()
-    (deep / "good.txt").write_text("x")
-    assert text_of(read(folder, cache)[0]) == "x"
+    file = deep / "good.txt"
+    file.write_text("x")
+    try:
+        assert text_of(read(folder, cache)[0]) == "x"
+    finally:
+        # What clears the tests' folders away does so by recursion.
+        file.unlink()
+        while deep != folder:
+            deep.rmdir()
+            deep = deep.parent
 
 
 def test_many_tiny_files_are_each_a_document(folder: Path, cache: Path) -> None:
