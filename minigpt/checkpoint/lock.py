@@ -136,6 +136,7 @@ def _taken(run_dir: Path) -> KernelLock:
         CheckpointError: another process has it.
         OSError: it cannot be made, opened or written.
     """
+    waited = False
     for _ in range(100):
         run_dir.mkdir(parents=True, exist_ok=True)
         try:
@@ -143,8 +144,13 @@ def _taken(run_dir: Path) -> KernelLock:
         except FileNotFoundError:  # the one that held it had made it and removed it again
             continue
         except TakenError as error:
+            holder = _holder(run_dir)
+            if not waited and _is_dead(holder):
+                # A child that it had forked just before it was killed has let go of the lock by now.
+                waited = True
+                continue
             raise CheckpointError(
-                f"{run_dir} is in use by {_holder(run_dir)}; wait for it, or choose another folder with --run-dir"
+                f"{run_dir} is in use by {holder}; wait for it, or choose another folder with --run-dir"
                 + (_soft_way_out(run_dir) if error.soft else "")
             ) from error
     raise OSError(errno.EAGAIN, "it is removed by other processes all the time", str(run_dir))
@@ -172,21 +178,24 @@ def _holder(run_dir: Path) -> str:
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             said = (run_dir / HOLDER_NAME).read_text(encoding="utf-8")[:200]
-        match = _HOLDER.match(said)
-        if match and (match["host"] != socket.gethostname() or _is_alive(int(match["pid"]))):
+        if _HOLDER.match(said) and not _is_dead(said):
             return said
         time.sleep(0.02)
     return said or "another process"
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def _is_dead(holder: str) -> bool:
+    """Whether the process that says it has the lock is known not to be there any more."""
+    match = _HOLDER.match(holder)
+    if match is None or match["host"] != socket.gethostname():
         return False
-    except OSError:
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
         return True
-    return True
+    except OSError:
+        return False
+    return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
