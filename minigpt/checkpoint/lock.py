@@ -38,6 +38,8 @@ class HeldFolder:
         self.path = path
         self._lock = _taken(path)
         self._identity = _identity(path)
+        self.left_by = _signature(path)
+        """The process that held it before and never let go: it was killed, or its machine went down."""
 
     def lost(self) -> Lost | None:
         """None while `path` leads to the folder that was locked: nobody else's is ever written."""
@@ -182,6 +184,15 @@ def _holder(run_dir: Path) -> str:
             return said
         time.sleep(0.02)
     return said or "another process"
+
+
+def _signature(run_dir: Path) -> str | None:
+    """The name of a process that says it holds the folder."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        said = (run_dir / HOLDER_NAME).read_text(encoding="utf-8")[:200]
+        if _HOLDER.match(said) and said.isprintable():
+            return said
+    return None
 
 
 def _is_dead(holder: str) -> bool:

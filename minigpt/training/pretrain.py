@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.load import Loaded
-from minigpt.checkpoint.lock import locked_folder
+from minigpt.checkpoint.lock import HeldFolder, locked_folder
 from minigpt.config.load import load_config
 from minigpt.data.prepare import Prepared, prepare
 from minigpt.data.progress import PreparationStoppedError
@@ -101,6 +101,7 @@ def pretrain(
         if aside is not None:
             _tell_aside(order.run_dir, aside)
         if loaded is not None:
+            notes += _killed_before(held, loaded) if _goes_on(order, loaded) else []
             notes += record_differences(run, loaded.state) if _goes_on(order, loaded) else []
             notes += what_differs(order, loaded.state, run.identity["environment"])
             _tell_resume(run, loaded, notes)
@@ -235,6 +236,16 @@ def _tell_resume(run: Run, loaded: Loaded, lines: list[str]) -> None:
     text = "\n  ".join([f"Resumed from {loaded.path}", *lines])
     run.progress.say(text)
     run.sinks.event(Event(run.position.step, "resume", "resume", text))
+
+
+def _killed_before(held: HeldFolder | None, loaded: Loaded) -> list[str]:
+    """A line where the session before ended without a word: people wonder, and the log of the system may tell."""
+    if held is None or held.left_by is None:
+        return []
+    return [
+        f"the session before ({held.left_by}) ended without a word: killed (kill -9, out of memory: see dmesg), or the "
+        f"machine went down; what it did after step {loaded.state['step']} is repeated"
+    ]
 
 
 def _silence(line: str) -> None:

@@ -15,6 +15,7 @@ from tests.training.tiny_run import (
     assert_same_run,
     curves_of,
     metrics_of,
+    read_lines,
 )
 
 STEPS = 60
@@ -65,6 +66,9 @@ def test_resumed_run_is_bit_equal_to_the_straight_one_when_it_was_killed(
     assert workshop.train(straight, *settings) == 0
 
     assert_same_run(straight, killed, STEPS)
+    (resume,) = [event["text"] for event in read_lines(killed / "events.jsonl") if event["kind"] == "resume"]
+    assert f"the session before (process {victim.pid} on " in resume
+    assert f"what it did after step {step} is repeated" in resume
     metrics, curves = metrics_of(killed), curves_of(killed)
     assert [record["step"] for record in metrics] == list(range(1, STEPS + 1))
     assert [step for step, _ in curves["train/loss"]] == list(range(1, STEPS + 1))
