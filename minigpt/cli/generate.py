@@ -1,6 +1,7 @@
 """`minigpt generate`: text from a trained model, as it is written."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -62,11 +63,13 @@ def generate(
         top_p=top_p,
         seed=seed,
     )
-    typer.echo(prompt, nl=False)
+    # A file or a pipe gets the text as it is (typer.echo would leave out parts); a terminal must not be steered by it.
+    out = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)
+    print(prompt, end="", file=out, flush=True)
     try:
         for piece in pieces:
-            # typer.echo flushes: each piece shows as soon as it is known.
-            typer.echo(piece, nl=False)
+            # Each shows as soon as it is known.
+            print(piece, end="", file=out, flush=True)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     finally:

@@ -7,8 +7,9 @@ import os
 import re
 import select
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -35,6 +36,7 @@ from minigpt.errors import (
     OutOfMemoryError,
     on_one_line,
 )
+from minigpt.visible import VisibleStream
 
 _LONG_WORD = re.compile(r"\S{300,}")
 """No file name and no number that a reader could take in."""
@@ -119,6 +121,14 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
     _mend_streams()
+    with (
+        redirect_stdout(cast(TextIO, VisibleStream(sys.stdout))),
+        redirect_stderr(cast(TextIO, VisibleStream(sys.stderr))),
+    ):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     if any("\0" in argument for argument in arguments):
         return _refused("an argument holds a NUL character, which no text or file name can; leave it out")
     try:

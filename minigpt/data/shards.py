@@ -11,6 +11,7 @@ import numpy.typing as npt
 from minigpt.data.blocks import BLOCK_BYTES, BlockReader, BlockWriter, StoredFile, damaged
 from minigpt.data.manifest import PartInfo, read_manifest
 from minigpt.data.split import Part
+from minigpt.visible import visible
 
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -159,17 +160,19 @@ class DocumentIndex:
         manifest = read_manifest(folder)
         self._info = manifest.train if part == "train" else manifest.validation
         self._reader = BlockReader(folder)
+        self._index = folder / self._info.index.file
         self._blocks: dict[int, npt.NDArray[np.uint64]] = {}
 
     def at(self, token: int) -> tuple[str, int]:
         """Name of the document that holds the token at this position, and the token's offset within it."""
         row = bisect_right(range(self._info.documents), token, key=lambda row: self._row(row)[0]) - 1
-        assert row >= 0, "a token before the first document"
+        if row < 0:
+            raise damaged(self._index, f"no document in it holds token {token:,}")
         start, name_start = self._row(row)
         is_last = row + 1 == self._info.documents
         name_end = self._info.names.bytes if is_last else self._row(row + 1)[1]
         name = self._reader.read(self._info.names, name_start, name_end)
-        return name.decode("utf-8"), token - start
+        return visible(name.decode("utf-8", "replace")), token - start
 
     def _row(self, row: int) -> tuple[int, int]:
         """Where the document's tokens and its name begin."""

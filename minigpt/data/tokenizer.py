@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from minigpt.atomic import write_text_atomically
+from minigpt.data.tokenizer_file import check_tokenizer, tokenizer_text
 from minigpt.errors import DataError, user_path
 
 END_OF_TEXT = "<|endoftext|>"
@@ -46,15 +47,15 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The tokenizer in a tokenizer.json; DataError where it is none or has no end-of-text token."""
+        json = tokenizer_text(user_path(path, "data.tokenizer.path"))
         try:
-            json = user_path(path, "data.tokenizer.path").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"tokenizer {path}: cannot be read: {error}") from error
-        try:
+            check_tokenizer(json)
             return cls(json)
         except DataError as error:
             raise DataError(f"tokenizer {path}: {error}") from error
-        except Exception as error:  # the library raises plain Exception
+        except BaseException as error:  # the library raises plain Exception, and panics as what is none
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise DataError(
                 f"tokenizer {path}: not a tokenizer.json of the tokenizers library: {error}"
             ) from error

@@ -2,15 +2,19 @@
 
 import codecs
 import gzip
+import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from minigpt.data.document import PIECE_CHARACTERS, Document, Skipped
 from minigpt.data.sources.files import open_regular
 
 _READ_BYTES = PIECE_CHARACTERS
+_MOST_RATIO = 200
+_ALWAYS_UNPACKED = 64 << 20
 
 
 @contextmanager
@@ -19,9 +23,35 @@ def open_maybe_gzip(path: Path) -> Iterator[IO[bytes]]:
     with open_regular(path) as file:
         if path.suffix.lower() == ".gz":
             with gzip.GzipFile(fileobj=file) as decompressed:
-                yield cast(IO[bytes], decompressed)
+                raw = _Unpacked(decompressed, os.fstat(file.fileno()).st_size)
+                yield cast(IO[bytes], io.BufferedReader(raw, _READ_BYTES))
         else:
             yield file
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file unpacks to, as far as it is in proportion to its size; EOFError where it is not."""
+
+    def __init__(self, file: gzip.GzipFile, packed_bytes: int) -> None:
+        self._file = file
+        self._left = most_unpacked(packed_bytes)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # read would go on until the buffer is full: an error further on would take what comes before with it.
+        data = self._file.read1(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise EOFError("a decompression bomb")
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def most_unpacked(packed_bytes: int) -> int:
+    """Bytes of text that a compressed file of this size may hold: text shrinks to a tenth, a bomb to a thousandth."""
+    return max(_ALWAYS_UNPACKED, _MOST_RATIO * packed_bytes)
 
 
 def read_text(path: Path, name: str, text_field: str, skipped: Skipped) -> Iterator[Document]:
