@@ -1,8 +1,8 @@
 """What a .pt file must be before torch opens it: plain data and tensors that really lie in the file.
 
-`torch.load(weights_only=True)` runs no code, but it believes a file's numbers: a storage said to be larger than its
-record is read past its end, a tensor larger than its storage is allocated, a deflated record unpacks to gigabytes. So
-the pickle is first read into stand-ins, by an unpickler that knows nothing but what MiniGPT writes.
+`torch.load(weights_only=True)` runs no code, but it believes a file's numbers: 600 bytes make it allocate gigabytes
+(a bytearray, a new tensor), one element can be a tensor of a trillion, a deflated record unpacks to any size. So the
+pickle is first read into stand-ins, by an unpickler that knows nothing but what MiniGPT writes.
 """
 
 import io
@@ -57,6 +57,9 @@ def _record_sizes(reader: Any, path: Path) -> dict[str, int]:
     names = reader.get_all_records()
     if len(set(names)) != len(names):
         raise UnfitError("a record stands in it twice")
+    # Its constants make torch.load hand the file to torch.jit.load.
+    if "constants.pkl" in names:
+        raise UnfitError("it is TorchScript, no checkpoint")
     sizes = {name: int(reader.get_record_size(name)) for name in names}
     file_bytes = path.stat().st_size
     if sum(sizes.values()) > file_bytes:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, InstanceOf, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, InstanceOf, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -52,7 +52,7 @@ class _Saved(TypedDict, total=False):
     world_size: _Size
     precision: Literal["off", "bf16", "fp16"]
     name: _Name
-    config: dict[_Word, Any]
+    config: dict[_Word, JsonValue]
     overrides: list[_Word]
     vocab_size: _Size
     tokenizer_id: _Word
@@ -85,6 +85,7 @@ def check_can_resume(state: dict[str, Any], place: object) -> None:
         CheckpointError: it does not.
     """
     missing = [name for name in _FOR_RESUME if name not in state]
+    missing += [f"position.{name}" for name in ("step", "window") if name not in state.get("position", {})]
     if missing:
         raise CheckpointError(
             f"{place} cannot be resumed: it has no {', '.join(missing)}; use another checkpoint"

@@ -15,6 +15,7 @@ from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError
 from minigpt.model.gpt import GPT
 from minigpt.model.rotary import rotary_tables
+from minigpt.model.saved_weights import check_weights
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,25 @@ def _read(place: Path, best: bool) -> Loaded:
     return replace(load_given(path), damaged=newest.damaged)
 
 
+def check_context(config: RunConfig, path: Path) -> None:
+    """No weight tells how long the context is; the rotary tables of a wrong one may be larger than any memory."""
+    model = config.model
+    floats = model.context_length * model.head_dim * (8 + 2 * model.num_layers * model.resolved_num_kv_heads)
+    try:
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no Linux
+        return
+    if 4 * floats > memory_bytes:
+        raise CheckpointError(
+            f"{path}: a context of model.context_length = {model.context_length} takes "
+            f"{4 * floats / 2**30:,.1f} GiB, this machine has {memory_bytes / 2**30:,.1f}; use another checkpoint"
+        )
+
+
 def _model_of(weights: dict[str, Any], config: RunConfig, path: Path, device: torch.device) -> GPT:
     """The model with `weights`, built without values first: nobody would see the random ones."""
+    check_weights(config.model, weights, path)
+    check_context(config, path)
     try:
         vocab_size = weights["embedding.weight"].shape[0]
         with torch.device("meta"):

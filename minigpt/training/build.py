@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.checkpoint.files import FORMAT
@@ -22,6 +23,7 @@ from minigpt.distributed.world import World
 from minigpt.model.count import flops_per_token, padded_vocab_size
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
+from minigpt.model.saved_weights import check_depth
 from minigpt.optim.build import build_optimizers
 from minigpt.planning.available import available_bytes
 from minigpt.planning.limits import check_conceivable
@@ -31,6 +33,7 @@ from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision, resolve_precision
 from minigpt.training.progress import Progress
 from minigpt.training.run import Run
+from minigpt.training.state import check_shapes
 from minigpt.training_monitor.monitor import TrainingMonitor
 from minigpt.training_monitor.probes.model_probe import ModelProbe
 from minigpt.training_monitor.sinks.fan_out import FanOut
@@ -64,7 +67,8 @@ def build_run(
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
     _round_alike_every_time(config.training.deterministic, device, stack)
     seed_everything((config.training.seed + world.rank) % 2**64)
-    model = build_model(config, tokenizer.vocab_size, device)
+    weights = None if saved is None else saved["model_state_dict"]
+    model = build_model(config, tokenizer.vocab_size, device, weights)
     progress = Progress(
         config.training.max_steps,
         device.type,
@@ -149,10 +153,19 @@ def _round_alike_every_time(wanted: str, device: torch.device, stack: ExitStack)
     settings.fill_uninitialized_memory = False
 
 
-def build_model(config: RunConfig, vocab_size: int, device: torch.device) -> GPT:
-    """The model with its first weights, never held twice: built without values, then filled on the device."""
+def build_model(
+    config: RunConfig, vocab_size: int, device: torch.device, saved: dict[str, Tensor] | None = None
+) -> GPT:
+    """The model with its first weights, never held twice: built without values, then filled on the device.
+
+    One that is to get `saved` weights must have their shapes: it is not even filled where it has not.
+    """
+    if saved is not None:
+        check_depth(config.model, saved)
     with torch.device("meta"):
         model = GPT(config.model, padded_vocab_size(vocab_size))
+    if saved is not None:
+        check_shapes(model.state_dict(), saved)
     model.to_empty(device=device)
     initialize(model, config.training.seed)
     model.recompute_blocks = config.training.activation_checkpointing == "on"

@@ -12,8 +12,10 @@ from torch import Tensor
 from minigpt.config.run_config import RunConfig
 from minigpt.data.loader import Batch
 from minigpt.errors import CheckpointError
+from minigpt.generation.load import check_context
 from minigpt.model.gpt import GPT
 from minigpt.model.rotary import rotary_tables
+from minigpt.model.saved_weights import check_weights
 from minigpt.training.bundle import Bundle
 from minigpt.training.precision import Precision
 from minigpt.training_monitor.blame import Blame, blame
@@ -167,6 +169,8 @@ def model_of(bundle: Bundle, path: Path, device: torch.device) -> GPT:
     """The model in training mode with the step's weights."""
     try:
         config = RunConfig.model_validate(bundle.identity["config"])
+        check_weights(config.model, bundle.weights, path)
+        check_context(config, path)
         vocab_size = bundle.weights["embedding.weight"].shape[0]
         with torch.device("meta"):
             model = GPT(config.model, vocab_size)

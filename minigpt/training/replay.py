@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from minigpt.errors import CheckpointError, MiniGPTError
 from minigpt.training.bundle import Bundle, read_bundle
 from minigpt.training.passage import struck
 from minigpt.training.precision import resolve_precision
@@ -27,6 +28,19 @@ def replay(path: Path, device: torch.device, precision: str | None) -> Iterator[
         CheckpointError: the bundle cannot be read or does not fit this MiniGPT.
     """
     bundle = read_bundle(path)
+    try:
+        yield from _story(bundle, path, device, precision)
+    except MiniGPTError:
+        raise
+    # A bundle of another make can fail at any of its values.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        raise CheckpointError(
+            f"{path} is not a crash bundle that can be replayed ({type(error).__name__}: {reason}); was it changed?"
+        ) from error
+
+
+def _story(bundle: Bundle, path: Path, device: torch.device, precision: str | None) -> Iterator[str]:
     model = model_of(bundle, path, device)
     yield from _headline(bundle, path)
     wanted = bundle.precision if precision == "run" else precision or "off"

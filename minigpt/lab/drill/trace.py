@@ -14,6 +14,7 @@ import torch
 
 import minigpt
 from minigpt.atomic import atomic_path
+from minigpt.errors import RecordError
 from minigpt.lab.drill.scenario import Fault, Scenario
 from minigpt.lab.drill.watch import Mark
 from minigpt.training_monitor.batch_facts import BatchFacts
@@ -75,18 +76,23 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path) -> "Trace":
+        """Raises RecordError where the file is no trace."""
         first_line, _, rest = path.read_bytes().partition(b"\n")
-        content = _PlainUnpickler(io.BytesIO(rest)).load()
         shared: dict[int, Any] = {}
-        return cls(
-            content["scenario"],
-            content["seed"],
-            _revived(content["facts"], shared),
-            tuple(_revived(signals, shared) for signals in content["signals"]),
-            tuple(Mark(*mark) for mark in content["marks"]),
-            content["test_loss"],
-            first_line.decode(),
-        )
+        try:
+            content = _PlainUnpickler(io.BytesIO(rest)).load()
+            return cls(
+                content["scenario"],
+                content["seed"],
+                _revived(content["facts"], shared),
+                tuple(_revived(signals, shared) for signals in content["signals"]),
+                tuple(Mark(*mark) for mark in content["marks"]),
+                content["test_loss"],
+                first_line.decode(),
+            )
+        # What a damaged or hostile pickle raises has no common type.
+        except Exception as error:
+            raise RecordError(f"{path} is no trace of a drill: {error!s:.120}; delete it") from error
 
 
 class _PlainUnpickler(pickle.Unpickler):

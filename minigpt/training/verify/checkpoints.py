@@ -14,6 +14,7 @@ from minigpt.checkpoint.digest import glance_at_sealed, is_sealed
 from minigpt.config.run_config import RunConfig
 from minigpt.errors import CheckpointError
 from minigpt.model.gpt import GPT
+from minigpt.model.saved_weights import check_depth
 from minigpt.training.bundle import FORMAT as BUNDLE_FORMAT
 from minigpt.training.bundle import KIND, bundle_path
 from minigpt.training.folder import CONFIG_NAME, CRASH_PREFIX, TOKENIZER_NAME
@@ -89,12 +90,14 @@ def _misfits(state: dict[str, Any], config: RunConfig | None, tokenizer_id: str 
     misfits, saved = {}, state["model_state_dict"]
     embedding = saved.get("embedding.weight")
     if config is not None and embedding is not None and embedding.dim() == 2:
-        with torch.device("meta"):
-            own = GPT(config.model, embedding.shape[0])
         try:
+            check_depth(config.model, saved)
+            with torch.device("meta"):
+                own = GPT(config.model, embedding.shape[0])
             check_shapes(own.state_dict(), saved)
-        except CheckpointError as error:
-            misfits[CONFIG_NAME] = str(error).partition(";")[0]
+        # torch's, over sizes beyond 64 bits.
+        except (CheckpointError, RuntimeError, TypeError, OverflowError) as error:
+            misfits[CONFIG_NAME] = str(error).partition(";")[0].partition("\n")[0]
     known = state.get("tokenizer_id")
     if tokenizer_id is not None and known is not None and known != tokenizer_id:
         misfits[TOKENIZER_NAME] = "its weights were trained with another tokenizer"

@@ -58,7 +58,7 @@ def _check(path: Path, name: str, drawn: _Drawn) -> Checked:
             )
     except DamagedError as error:
         return Checked(name, "damaged", error.what)
-    except (ValueError, OSError, MemoryError, errors.OpError) as error:
+    except (ValueError, OSError, MemoryError, OverflowError, errors.OpError) as error:
         return Checked(name, "damaged", f"record {records + 1} cannot be read: {error}")
     if torn:
         text = (

@@ -12,6 +12,7 @@ from minigpt.training.verify.checkpoints import Vouched
 from minigpt.training.verify.report import Checked
 
 _LONGEST_LINE = 1 << 24
+_LARGEST_STEP = 1 << 53
 
 
 class _VouchedForError(DamagedError):
@@ -33,7 +34,12 @@ def check_events(path: Path, vouched: Sequence[Vouched]) -> tuple[Checked, int]:
     seen, begun_at, prefixes = _Seen(), None, _Prefixes(path, vouched)
     try:
         for record in _records(path, prefixes, seen):
-            if not isinstance(record.get("step"), int) or not isinstance(record.get("kind"), str):
+            step = record.get("step")
+            if (
+                not isinstance(step, int)
+                or abs(step) > _LARGEST_STEP
+                or not isinstance(record.get("kind"), str)
+            ):
                 raise DamagedError(path, f"line {seen.lines} has no step and kind")
             if record["kind"] in ("save", "resume"):
                 begun_at = min(record["step"], record["step"] if begun_at is None else begun_at)
@@ -49,12 +55,16 @@ def check_metrics(path: Path, vouched: Sequence[Vouched], begun_at: int) -> Chec
     What comes after that is no loss, whatever it is: a resume drops it.
     """
     newest = max((each.step for each in vouched), default=None)
-    seen, prefixes = _Seen(last_step=begun_at), _Prefixes(path, vouched)
+    # Events that say that the run began after its newest checkpoint are wrong themselves.
+    seen = _Seen(last_step=begun_at if newest is None or begun_at <= newest else 0)
+    prefixes = _Prefixes(path, vouched)
     try:
         for record in _records(path, prefixes, seen):
             step = record.get("step")
             if step != seen.last_step + 1 or not isinstance(step, int):
-                raise DamagedError(path, f"line {seen.lines} has step {step} after step {seen.last_step}")
+                raise DamagedError(
+                    path, f"line {seen.lines} has step {step!r:.40} after step {seen.last_step}"
+                )
             seen.first_step = step if seen.first_step is None else seen.first_step
             seen.last_step = step
         if newest is not None and newest > seen.last_step:

@@ -9,6 +9,8 @@ from typing import Any
 from minigpt.training_monitor.records.names import found_columns, number, whole
 from minigpt.training_monitor.records.record import Entry, Note, Options, Source, Tally, UnreadableRecordError
 
+_LONGEST_HEADER = 1 << 17
+"""As long as a cell that Python's csv reads."""
 _DELIMITERS = (",", "\t", ";")
 
 
@@ -30,9 +32,13 @@ def _version(metrics: Path) -> int:
 def read(path: Path, options: Options) -> Source:
     """The rows of a table, under the usual names or those of `options.columns`."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = file.readline()
+        header = file.readline(_LONGEST_HEADER)
     if not header.strip():
         raise UnreadableRecordError(f"{path} is empty; give a CSV with a header line and a row a step")
+    if len(header) == _LONGEST_HEADER:
+        raise UnreadableRecordError(
+            f"{path}: its header is longer than {_LONGEST_HEADER:,} characters; give a CSV with a row a step"
+        )
     if not header.rstrip("\r\n").replace("\t", "").isprintable() or "\ufffd" in header:
         raise UnreadableRecordError(
             f"{path} is not a text file; give a CSV with a header line and a row a step"

@@ -20,6 +20,7 @@ from minigpt.training_monitor.records.record import (
 )
 
 STATE = "trainer_state.json"
+_MOST_BYTES = 512 << 20
 _HISTORY = re.compile(r'"log_history"\s*:\s*\[')
 _BETWEEN = re.compile(r"[\s,]*")
 
@@ -40,6 +41,8 @@ def _checkpoint_step(state: Path) -> int:
 
 
 def _text(path: Path) -> str:
+    if path.stat().st_size > _MOST_BYTES:
+        raise UnreadableRecordError(f"{path}: larger than {_MOST_BYTES >> 20} MiB, so it is no {STATE}")
     return path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -59,7 +62,7 @@ def read(path: Path, options: Options) -> Source:
         if step is not None and loss is not None and isfinite(loss):
             evaluations.append(Evaluation(step, loss))
         has_norm = has_norm or number(record.get("grad_norm")) is not None
-    tail = re.search(r'"logging_steps"\s*:\s*([\d.]+)', text)
+    tail = re.search(r'"logging_steps"\s*:\s*([\d.]{1,20})', text)
     logging_steps = tail[1] if tail else "?"
     notes = [Note("hf_filter"), Note("hf_mean", {"logging_steps": logging_steps})]
     if not has_norm:
@@ -107,7 +110,7 @@ def _history(text: str, tally: Tally) -> Iterator[dict[str, Any]]:
             return
         try:
             record, at = decoder.raw_decode(text, at)
-        except ValueError:  # cut off in the middle
+        except (ValueError, RecursionError):  # cut off in the middle
             tally.bad(text.count("\n", 0, at) + 1)
             return
         if isinstance(record, dict):

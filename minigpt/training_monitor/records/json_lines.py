@@ -4,16 +4,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from minigpt.training_monitor.batch_facts import BatchFacts
 from minigpt.training_monitor.look import Look
-from minigpt.training_monitor.records.names import found_columns, number, whole
+from minigpt.training_monitor.records.names import LARGEST, found_columns, number, whole
 from minigpt.training_monitor.records.record import Entry, Options, Source, Tally, UnreadableRecordError
 from minigpt.training_monitor.signals import StepSignals
 
 PEEK_LINES = 200
+_LONGEST_LINE = 4 << 20
 _OURS = frozenset(known.name for known in fields(StepSignals)) - {"parameters"}
 _PARTS: dict[str, Callable[..., object]] = {"batch": BatchFacts, "look": Look}
 _PART_FIELDS = {name: frozenset(known.name for known in fields(part)) for name, part in  # type: ignore[arg-type]
@@ -59,11 +61,12 @@ def _keys(path: Path) -> set[str]:
 
 def _records(path: Path, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
-        for line_number, line in enumerate(file, start=1):
+        for line_number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                # Of a longer line, its pieces: none is an object.
+                record = None if len(line) == _LONGEST_LINE else json.loads(line)
             except (ValueError, RecursionError):  # a torn or foreign line
                 record = None
             if isinstance(record, dict):
@@ -93,11 +96,15 @@ def _fits(name: str, value: object) -> bool:
     """Whether a field can hold the value: what a foreign hand wrote is passed over."""
     if name in _MAPPINGS:
         return isinstance(value, dict) and all(map(_is_number, value.values()))
-    return name in _PARTS or value is None or isinstance(value, (int, float))
+    if name == "tokens_seen" and isinstance(value, float) and not isfinite(value):
+        return False
+    return name in _PARTS or value is None or isinstance(value, bool) or _is_number(value)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < LARGEST
+    return isinstance(value, float)
 
 
 def _plain(value: Any) -> Any:

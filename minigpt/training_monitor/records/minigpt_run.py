@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.training_monitor.records import json_lines
-from minigpt.training_monitor.records.names import number
+from minigpt.training_monitor.records.names import LARGEST, number
 from minigpt.training_monitor.records.record import Evaluation, Options, PastEvent, Source
 from minigpt.training_monitor.sinks.json_lines import read_json_lines
 
@@ -40,20 +40,29 @@ def read(path: Path, options: Options) -> Source:
 
 def _evaluations(records: list[dict[str, Any]]) -> list[Evaluation]:
     found = [
-        (record.get("step"), number((record.get("data") or {}).get("loss")))
+        (record.get("step"), number(_data(record).get("loss")))
         for record in records
         if record.get("kind") == "evaluation"
     ]
     return [
         Evaluation(step, loss)
         for step, loss in found
-        if isinstance(step, int) and loss is not None and isfinite(loss)
+        if isinstance(step, int) and abs(step) < LARGEST and loss is not None and isfinite(loss)
     ]
 
 
+def _data(record: dict[str, Any]) -> dict[str, Any]:
+    data = record.get("data")
+    return data if isinstance(data, dict) else {}
+
+
 def _event(record: dict[str, Any]) -> PastEvent | None:
-    step, data = record.get("step"), record.get("data")
-    if not isinstance(step, int) or record.get("kind") not in ("anomaly", "action", "resume", "note"):
+    step = record.get("step")
+    if (
+        not isinstance(step, int)
+        or abs(step) >= LARGEST
+        or record.get("kind") not in ("anomaly", "action", "resume", "note")
+    ):
         return None
     return PastEvent(
         step,
@@ -61,5 +70,5 @@ def _event(record: dict[str, Any]) -> PastEvent | None:
         str(record.get("name", "")),
         str(record.get("text", "")),
         bool(record.get("interrupts")),
-        data if isinstance(data, dict) else {},
+        _data(record),
     )

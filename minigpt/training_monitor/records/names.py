@@ -26,6 +26,8 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "tokens_seen": ("tokens_seen", "num_input_tokens_seen", "train/num_input_tokens_seen", "total_tokens"),
 }  # fmt: skip
 """Field of StepSignals -> names for it, lower case, the likeliest first."""
+LARGEST = 1 << 63
+"""No count of steps or tokens is larger; whole numbers beyond a float's range are written by nobody."""
 FIELDS = tuple(USUAL_NAMES)
 
 
@@ -85,7 +87,7 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        return float(value) if isinstance(value, float) or abs(value) < LARGEST else None
     if isinstance(value, str):
         try:
             return float(value.strip().replace("tensor(", "").rstrip(")"))
@@ -97,4 +99,8 @@ def number(value: object) -> float | None:
 def whole(value: object) -> int | None:
     """The step number; None for what is none."""
     found = number(value)
-    return int(found) if found is not None and isfinite(found) and found == int(found) else None
+    return (
+        int(found)
+        if found is not None and isfinite(found) and abs(found) < LARGEST and found == int(found)
+        else None
+    )

@@ -31,7 +31,7 @@ def _changed_at(folder: Path) -> float:
 
 def read(path: Path, options: Options) -> Source:
     """The scalars of the event files of one folder, in the order of their names."""
-    files = sorted(path.glob(_PATTERN)) if path.is_dir() else [path]
+    files = [file for file in sorted(path.glob(_PATTERN)) if file.is_file()] if path.is_dir() else [path]
     tags: set[str] = set()
     for index, (_, values) in enumerate(_events(files, Tally())):
         tags |= values.keys()

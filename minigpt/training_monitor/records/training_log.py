@@ -12,7 +12,7 @@ from minigpt.training_monitor.records.record import Entry, Note, Options, Source
 _NUMBER = r"([-+]?(?:\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?))"
 _GAP = r"['\"]?\s*[:=|]?\s*(?:tensor\()?"
 _STEP = re.compile(
-    r"(?<![\w/])(?:global_step|step|iteration|iter)['\"]?\s*[:=]?\s*\[?\s*(\d+)", re.IGNORECASE
+    r"(?<![\w/])(?:global_step|step|iteration|iter)['\"]?\s*[:=]?\s*\[?\s*(\d{1,18})(?!\d)", re.IGNORECASE
 )
 _VALUES = {
     "loss": re.compile(rf"(?<![\w/-])(?:train[_ /]|lm )?loss{_GAP}{_NUMBER}", re.IGNORECASE),
