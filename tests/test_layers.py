@@ -10,7 +10,7 @@ import minigpt
 
 PACKAGE = Path(minigpt.__file__).parent
 LAYERS = {
-    "errors": 0, "schema": 0, "atomic": 0, "visible": 0, "training_monitor": 0,
+    "errors": 0, "schema": 0, "atomic": 0, "visible": 0, "compiled_code": 0, "training_monitor": 0,
     "model": 1, "data": 1, "optim": 1, "distributed": 1,
     "config": 2, "checkpoint": 2,
     "generation": 3, "export": 3, "planning": 3, "reporting": 3,

@@ -28,6 +28,7 @@ from minigpt.cli import (
     verify_resume,
 )
 from minigpt.cli.options import with_resume_value
+from minigpt.compiled_code import keep_compiled_code_private
 from minigpt.errors import (
     ConfigProblems,
     DeviceError,
@@ -121,6 +122,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
     _mend_streams()
+    keep_compiled_code_private()
     with (
         redirect_stdout(cast(TextIO, VisibleStream(sys.stdout))),
         redirect_stderr(cast(TextIO, VisibleStream(sys.stderr))),
