@@ -15,17 +15,31 @@ REPOSITORY = Path(__file__).parents[2]
 MEMORY_BYTES = 2 << 30
 """More than the imports took, that a command may reserve."""
 SECONDS = 30
+ESCAPE = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e"
+"""Would rename a terminal, clear it, colour it, and turn the order of what follows around."""
 
 _SERVER = """
 import json, os, resource, signal, sys, time, traceback
 import minigpt.cli.main, minigpt.training.pretrain, minigpt.evaluation.saved, minigpt.training.replay
 import minigpt.training_monitor.verdict, minigpt.training_monitor.records.registry, minigpt.planning.preset
 import minigpt.training_monitor.report.text, minigpt.config.load, minigpt.lab.drill.drill
-import tensorboard.compat.proto.event_pb2
+import minigpt.training.verify.place, minigpt.lab.verify_resume.verify
+import tensorboard.compat.proto.event_pb2, torch._inductor
 
 WATCHED = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.spawn", "socket.connect", "socket.bind",
            "socket.getaddrinfo", "socket.sendto", "exec_py", "webbrowser.open", "ctypes.dlopen", "pty.spawn")
+ROOT = os.path.dirname(os.path.dirname(minigpt.__file__))
 CHANGING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.link", "os.symlink", "os.chmod")
+
+def asks_for_versions(event, arguments):
+    "Whether it is one of the fixed commands by which a run takes down what it was computed with."
+    command = list(arguments[1]) if event == "subprocess.Popen" else []
+    return (
+        command in (["g++", "--version"], ["clang++", "--version"])
+        or command[:4] == ["git", "-C", ROOT, "rev-parse"]
+        or command[:5] == ["git", "--no-optional-locks", "-C", ROOT, "status"]
+        or command[:2] == ["nvidia-smi", "--query-gpu=driver_version"]
+    )
 
 def child(order, seen):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -36,7 +50,7 @@ def child(order, seen):
     os.dup2(out, 1), os.dup2(err, 2)
     log = open(seen, "w", buffering=1)
     def watch(event, arguments):
-        if event in WATCHED:
+        if event in WATCHED and not asks_for_versions(event, arguments):
             log.write(json.dumps([event, repr(arguments)[:300]]) + "\\n")
         elif event in CHANGING:
             log.write(json.dumps(["change", *[str(each) for each in arguments[:2]]]) + "\\n")
@@ -94,6 +108,7 @@ class Commands:
     def __init__(self, scratch: Path) -> None:
         scratch.mkdir(exist_ok=True)
         self._scratch = scratch
+        self.cache = scratch / "cache"
         self._server = subprocess.Popen(
             [sys.executable, "-c", _SERVER],
             stdin=subprocess.PIPE,
@@ -104,7 +119,7 @@ class Commands:
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": str(REPOSITORY),
                 "HF_HUB_OFFLINE": "1",
-                "MINIGPT_CACHE": str(scratch / "cache"),
+                "MINIGPT_CACHE": str(self.cache),
             },
         )
 
@@ -154,3 +169,14 @@ def refused(outcome: Outcome) -> str:
     assert outcome.err.isprintable() or outcome.err.replace("\n", "").isprintable(), told
     assert not outcome.events, told
     return lines[0]
+
+
+def told_damaged(outcome: Outcome) -> str:
+    """What `minigpt verify` said of files that are not as they should be; fails where it did anything else."""
+    told = f"exit code {outcome.code}, late {outcome.late}\n{outcome.out}\n{outcome.err}\n{outcome.events}"
+    assert outcome.code == 2, told
+    assert outcome.err == "", told
+    assert outcome.out.splitlines()[-1].startswith("damaged: "), told
+    assert outcome.out.replace("\n", "").isprintable(), told
+    assert not outcome.events, told
+    return outcome.out
