@@ -1,16 +1,31 @@
 """What a checkpoint's entries may be: looked at before anybody works with them."""
 
-from typing import Annotated, Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic wants this one before Python 3.12
+)
 
-from pydantic import Field, InstanceOf, JsonValue, StringConstraints, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    JsonValue,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from torch import Tensor
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict
 
 from minigpt.errors import CheckpointError
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 _Size = Annotated[int, Field(ge=1, le=1 << 31)]
 _Word = Annotated[str, StringConstraints(max_length=4096)]
+_Override = Annotated[str, StringConstraints(max_length=1 << 20)]
+"""More than any system lets a command line be."""
 _Name = Annotated[
     str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\\\x00-\x1f\x7f-\x9f]+$")
 ]
@@ -33,6 +48,50 @@ class _Corpus(TypedDict):
     folder: _Word
 
 
+class _Mark(TypedDict):
+    bytes: Count
+    sha256: _Word
+
+
+class _Thinning(TypedDict):
+    counts: dict[_Word, Count]
+
+
+class _Events(TypedDict):
+    regular: _Thinning
+    others: _Thinning
+
+
+_Values = dict[_Word, float | int]
+_Row = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""A tuple, which was saved as a list."""
+
+
+class _Curves(TypedDict):
+    clipped: list[bool]
+    unshown: list[Annotated[tuple[Count, _Values], _Row]]
+    all_until: Count
+    thinning: _Thinning
+    # Not in the first checkpoints that had these.
+    newest_step: NotRequired[Count]
+    of_newest: NotRequired[list[Annotated[tuple[_Word, _Values | str], _Row]]]
+
+
+class _Incidents(TypedDict):
+    recent: list[Annotated[tuple[Count, float | int, float | int], _Row]]
+    # A folder is named after it.
+    open: list[
+        Annotated[tuple[Count, Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}$")], Count], _Row]
+    ]
+    drawn: list[_Name]
+
+
+class _Sinks(TypedDict, total=False):
+    events: _Events
+    tensorboard: _Curves
+    incident_curves: _Incidents
+
+
 class _Saved(TypedDict, total=False):
     """The entries by name; what they must fit besides (the model, the optimizer) is not known here."""
 
@@ -53,11 +112,13 @@ class _Saved(TypedDict, total=False):
     precision: Literal["off", "bf16", "fp16"]
     name: _Name
     config: dict[_Word, JsonValue]
-    overrides: list[_Word]
+    overrides: list[_Override]
     vocab_size: _Size
     tokenizer_id: _Word
     corpus: _Corpus
     environment: dict[_Word, _Word]
+    records: dict[_Name, _Mark]
+    sinks: _Sinks
 
 
 _ADAPTER = TypeAdapter(_Saved)

@@ -122,7 +122,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of the command line; the user's mistakes become lines on stderr, without a traceback."""
     _mend_streams()
-    keep_compiled_code_private()
+    if not {"--help", "-h", "--version"}.intersection(arguments):
+        keep_compiled_code_private()
     with (
         redirect_stdout(cast(TextIO, VisibleStream(sys.stdout))),
         redirect_stderr(cast(TextIO, VisibleStream(sys.stderr))),

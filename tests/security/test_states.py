@@ -47,6 +47,17 @@ WRONG: dict[str, list[object]] = {
     "tokenizer_id": [1, None],
     "corpus": [{}, {"folder": 1, "fingerprint": "x"}, "x"],
     "environment": [{"torch": 1}, []],
+    "records": [5, {"metrics.jsonl": 5}, {"events.jsonl": {"bytes": "x", "sha256": ""}}, {"../x": {}}],
+    "sinks": [
+        7,
+        {"events": []},
+        {"events": {"regular": {"counts": {"a": "x"}}, "others": {"counts": {}}}},
+        {"tensorboard": {"clipped": "x", "unshown": [], "all_until": 0, "thinning": {"counts": {}}}},
+        {"tensorboard": {"clipped": [], "unshown": [[1]], "all_until": 0, "thinning": {"counts": {}}}},
+        {"incident_curves": {"recent": [], "open": [[1, "/../../../climbed", 2]], "drawn": []}},
+        {"incident_curves": {"recent": [["x", 1.0, 1.0]], "open": [], "drawn": []}},
+        {"incident_curves": {"recent": [], "open": [], "drawn": ["../climbed"]}},
+    ],
     "format": ["3", 0, 4, None, True, 10**15],
 }
 DEEPER: dict[str, tuple[tuple[str | int, ...], object]] = {

@@ -186,7 +186,7 @@ def test_records_are_those_that_the_checkpoints_vouch_for(run_dir: Path) -> None
     write_sealed(run_dir / NEWEST, {**state, "records": {"metrics.jsonl": known}})
     assert f"{NEWEST} vouches for {len(content) + 1:,}" in wrong(verify(run_dir))["metrics.jsonl"]
     write_sealed(run_dir / NEWEST, {**state, "records": {"metrics.jsonl": 5}})
-    assert "its `records` cannot be read" in wrong(verify(run_dir))[NEWEST]
+    assert "it is not a MiniGPT checkpoint: 'records.metrics.jsonl'" in wrong(verify(run_dir))[NEWEST]
 
 
 def test_curves_are_damaged_when_a_bit_flipped_or_their_end_is_lost(run_dir: Path, curves: Path) -> None:

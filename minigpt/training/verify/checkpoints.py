@@ -52,7 +52,7 @@ def check_checkpoint(
         vouched = Vouched(
             path,
             state["step"],
-            _records(path, state),
+            _records(state),
             _corpus_folder(state),
             _config(state),
             _misfits(state, config, tokenizer_id),
@@ -111,12 +111,8 @@ def _config(state: dict[str, Any]) -> RunConfig | None:
         return None
 
 
-def _records(path: Path, state: dict[str, Any]) -> dict[str, tuple[int, str]]:
-    try:
-        records = state.get("records", {})
-        return {str(name): (int(kept["bytes"]), str(kept["sha256"])) for name, kept in records.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DamagedError(path, f"its `records` cannot be read: {error!r}") from error
+def _records(state: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (kept["bytes"], kept["sha256"]) for name, kept in state.get("records", {}).items()}
 
 
 def _corpus_folder(state: dict[str, Any]) -> Path | None:
