@@ -44,16 +44,14 @@ def train(run: Run) -> Outcome:
             # The state after the last finished step is whole, whatever could not be read for the next.
             outcome = _left(run, observer, f"no more data: {error}")
             if not isinstance(outcome, RollBack):
-                unsaved = run.refusals.unsaved
-                saved = "saved" if unsaved is None else f"NOT saved ({unsaved.reason})"
-                raise DataError(
-                    f"{error} (the run is {saved} at step {run.position.step}; then go on with --resume)"
-                ) from error
+                raise DataError(f"{error} ({_saved_text(run)}; then go on with --resume)") from error
         except OutOfMemoryError as error:
             # Saving needs every rank, and the others wait in the middle of a step.
-            if error.between_steps and run.world.size == 1:
-                _left(run, observer, "out of memory")
-            raise
+            if not error.between_steps or run.world.size > 1:
+                raise
+            _left(run, observer, "out of memory")
+            text = f"{error} ({_saved_text(run)}; go on with --resume)"
+            raise OutOfMemoryError(text, between_steps=True) from error
         if not isinstance(outcome, RollBack):
             return outcome
         stop = roll_back(run, outcome)
@@ -137,6 +135,11 @@ def _left(run: Run, observer: Observer, reason: str) -> Outcome | RollBack:
     _heed(run, action, observer)
     save(run, "stopping" if isinstance(action, Stop) else reason, ends=True)
     return action if isinstance(action, Stop) else "interrupted"
+
+
+def _saved_text(run: Run) -> str:
+    unsaved = run.refusals.unsaved
+    return f"the run is {'saved' if unsaved is None else f'NOT saved ({unsaved.reason})'} at step {run.position.step}"
 
 
 def _agreed(run: Run, action: Action) -> tuple[Action, bool]:

@@ -169,6 +169,7 @@ def test_run_with_a_size_of_its_own_is_saved_and_told_what_fits(workshop: Worksh
     assert line.startswith("out of memory in step 7: 1.00 MiB more were wanted with ")
     assert "at training.micro_batch_size = 4 a step needs about" in line
     assert "--set training.micro_batch_size=2 (or auto) needs about" in line
+    assert line.endswith("(the run is saved at step 6; go on with --resume)")
     newest = load_newest(run_dir)
     assert newest.state["step"] == 6
     with opened_run(config, run_dir / "resumed", newest.state) as run:
