@@ -244,7 +244,8 @@ def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path 
         # moved once the records are cut back.
         for folder in (target, run_dir):
             sync(folder)
-        for path in newer:
+        # The newest first: a kill on the way leaves a run that stands earlier, never one with a hole.
+        for path in reversed(newer):
             moved.append(path.rename(target / path.name))
         for folder in (target, run_dir):
             sync(folder)

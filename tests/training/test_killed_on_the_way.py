@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.load import load_newest
-from minigpt.training.folder import HALF_WAY, made_whole, set_aside
+from minigpt.training.folder import HALF_WAY, made_whole, set_aside, set_newer_aside
 from minigpt.training.loop import train
 from tests.training.tiny_run import Workshop, before_step, opened_run
 
@@ -45,6 +45,26 @@ def test_whole_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "checkpoint_step_3.pt").write_text("mine")
     assert made_whole(tmp_path) == tmp_path
     assert names(tmp_path) == ["checkpoint_step_3.pt"]
+
+
+def test_later_checkpoints_leave_no_hole_when_their_move_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (2, 3, 4, 6):
+        (tmp_path / f"checkpoint_step_{step}.pt").touch()
+    rename, moved = Path.rename, 0
+
+    def killed_at_the_second(path: Path, target: Path) -> Path:
+        nonlocal moved
+        moved += 1
+        if moved == 2:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        set_newer_aside(tmp_path, 2)
+    assert list(checkpoints_by_step(tmp_path)) == [2, 3, 4]
 
 
 def test_resume_deletes_what_a_killed_retention_had_left(workshop: Workshop, run_dir: Path) -> None:
