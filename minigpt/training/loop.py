@@ -8,8 +8,8 @@ from minigpt.checkpoint.files import checkpoint_path
 from minigpt.data.loader import StepBatches
 from minigpt.errors import DataError, OutOfMemoryError
 from minigpt.evaluation.loss import Evaluation, evaluate
-from minigpt.training.compilation import compile_model, compiling_pays, uncompiled
-from minigpt.training.interrupt import Interrupted
+from minigpt.training.compilation import uncompiled
+from minigpt.training.compiling import choose_to_compile, compiling_is_due, go_over_to_compiled
 from minigpt.training.observe import Observer
 from minigpt.training.out_of_memory import within_memory
 from minigpt.training.rate import learning_rate_of, lower_learning_rate
@@ -23,9 +23,6 @@ from minigpt.training_monitor.action import Action, RollBack, ScaleLearningRate,
 from minigpt.training_monitor.grad_flow import check_grad_flow
 
 Outcome = Literal["finished", "interrupted"] | Stop
-
-# The step whose duration decides about compiling: the first one also pays for warming up kernels and memory.
-TIMED_STEP = 2
 
 
 def train(run: Run) -> Outcome:
@@ -66,14 +63,14 @@ def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
     if not _made_up_for_evaluation(run):
         return "interrupted"
     while position.step < config.max_steps:
-        if _compiling_is_due(run):
-            if not _compile(run):
+        if compiling_is_due(run):
+            if not go_over_to_compiled(run):
                 break
             watch.restart()
         action = _next_step(run, observer, watch)
         if action is None:
             break
-        _choose_to_compile(run, watch.last_lap)
+        choose_to_compile(run, watch.last_lap)
         improved = False
         if _evaluation_is_due(run):
             action = graver(action, observer.drain())
@@ -164,55 +161,6 @@ def _advance(run: Run, batches: StepBatches, targets: int) -> None:
     run.position.step += 1
     run.position.tokens_seen += targets
     run.position.window = batches.next_position
-
-
-def _choose_to_compile(run: Run, last_seconds: float) -> None:
-    """With compile auto, note after the timed step whether the run goes over to compiled code.
-
-    Before anything is saved at that step: a run resumed from there has no step of its own to time.
-    """
-    position = run.position
-    undecided = run.config.compile == "auto" and position.compiled_from is None and not run.compiling_tried
-    if undecided and position.step == TIMED_STEP and run.world.device.type != "mps":
-        pays = compiling_pays(last_seconds, run.config.max_steps - position.step)
-        position.compiled_from = position.step if run.world.from_main(pays) else None
-
-
-def _compiling_is_due(run: Run) -> bool:
-    """Whether the next step is the one before which this run goes over to compiled code."""
-    position, wanted = run.position, run.config.compile
-    if run.compiling_tried or wanted == "off":
-        return False
-    if position.compiled_from is not None:
-        return position.step >= position.compiled_from
-    return wanted == "on"
-
-
-def _compile(run: Run) -> bool:
-    """Go over to compiled code; False on every rank if one was interrupted on the way (nothing is half done then)."""
-    run.progress.say("compiling the model for speed (up to a minute or two; Ctrl-C is safe) ...")
-    position, interrupted, seconds, error = run.position, False, 0.0, None
-    before = position.compiled_from
-    # Noted beforehand: a run that is interrupted while compiling compiles when it is resumed.
-    position.compiled_from = position.step if before is None else before
-    try:
-        with run.interrupt.at_once():
-            seconds, error = within_memory(
-                run, "compiling", lambda: compile_model(run.model, run.micro_batch_size, run.precision)
-            )
-    except Interrupted:
-        interrupted = True
-    if run.world.any(interrupted):
-        return False
-    run.compiling_tried = True
-    if error is None:
-        run.progress.say(f"compiled in {seconds:.0f} s")
-    else:
-        # Chosen at this very step, it has not been done yet.
-        position.compiled_from = None if before == position.step else before
-        run.progress.say(f"torch.compile does not work here, going on without it: {error}")
-    run.progress.pace_changed()
-    return True
 
 
 def _made_up_for_evaluation(run: Run) -> bool:

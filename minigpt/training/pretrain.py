@@ -17,6 +17,7 @@ from minigpt.errors import CheckpointError
 from minigpt.planning.available import available_bytes
 from minigpt.planning.memory import fitting_micro_batch, memory_report
 from minigpt.planning.plan import RunPlan
+from minigpt.training.aside import set_aside, set_newer_aside, whole_or_nothing
 from minigpt.training.build import build_run, workload
 from minigpt.training.disk import disk_warnings
 from minigpt.training.ending import ended
@@ -27,9 +28,6 @@ from minigpt.training.folder import (
     describe_run,
     refuse_foreign,
     resume_command,
-    set_aside,
-    set_newer_aside,
-    whole_or_nothing,
     writing_to,
 )
 from minigpt.training.identity import Order

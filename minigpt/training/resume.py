@@ -18,8 +18,9 @@ from minigpt.data.prepare import Prepared, open_prepared, prepare
 from minigpt.data.progress import ShouldStop
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.errors import CheckpointError, user_path
+from minigpt.training.aside import made_whole
 from minigpt.training.environment import environment_differences
-from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir, made_whole
+from minigpt.training.folder import CONFIG_NAME, TOKENIZER_NAME, default_run_dir
 from minigpt.training.identity import Order
 
 NEWEST, HEALTHY = "auto", "healthy"

@@ -9,7 +9,7 @@ from minigpt.checkpoint.health import before_trouble
 from minigpt.checkpoint.load import load_checkpoint
 from minigpt.data.shards import DocumentIndex
 from minigpt.errors import CheckpointError, DataError
-from minigpt.training.folder import set_newer_aside
+from minigpt.training.aside import set_newer_aside
 from minigpt.training.rate import lower_learning_rate
 from minigpt.training.records import open_sinks
 from minigpt.training.run import Position, Run

@@ -17,9 +17,9 @@ state.restore_rng = lambda saved, device: None
 """
 FORGETS_TO_FLUSH_FOLDERS = """
 from minigpt import atomic
-from minigpt.training import folder
+from minigpt.training import aside, folder
 real = atomic.sync
-atomic.sync = folder.sync = lambda path: None if path.is_dir() else real(path)
+atomic.sync = aside.sync = folder.sync = lambda path: None if path.is_dir() else real(path)
 """
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it forks")

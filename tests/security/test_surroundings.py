@@ -11,7 +11,7 @@ import torch
 from minigpt.checkpoint.config import CheckpointConfig
 from minigpt.checkpoint.save import apply_retention, save_checkpoint
 from minigpt.compiled_code import keep_compiled_code_private
-from minigpt.training.folder import set_aside
+from minigpt.training.aside import set_aside
 from tests.security.commands import Commands, refused
 from tests.training.tiny_run import Workshop
 

@@ -131,7 +131,7 @@ def test_choice_is_taken_back_when_there_is_no_compiler(
     workshop: Workshop, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = workshop.config(*TINY, "training.max_steps=100000000", "training.compile=auto")
-    monkeypatch.setattr("minigpt.training.loop.compile_model", lambda *_: (0.0, "no compiler here"))
+    monkeypatch.setattr("minigpt.training.compiling.compile_model", lambda *_: (0.0, "no compiler here"))
     with opened_run(config, run_dir) as run:
         interrupt_at(run, step=3)
         assert train(run) == "interrupted"

@@ -11,8 +11,9 @@ from minigpt.checkpoint.config import CheckpointConfig
 from minigpt.checkpoint.lock import HeldFolder, locked_folder
 from minigpt.cli.main import run as command
 from minigpt.errors import CheckpointError
+from minigpt.training.aside import set_aside, whole_or_nothing
 from minigpt.training.disk import disk_warnings
-from minigpt.training.folder import check_log_file, set_aside, whole_or_nothing
+from minigpt.training.folder import check_log_file
 from tests.training.tiny_run import Workshop
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.checkpoint.load import load_newest
-from minigpt.training.folder import HALF_WAY, made_whole, set_aside, set_newer_aside
+from minigpt.training.aside import HALF_WAY, made_whole, set_aside, set_newer_aside
 from minigpt.training.loop import train
 from tests.training.tiny_run import Workshop, before_step, opened_run
 

@@ -150,8 +150,8 @@ def test_stop_is_not_lost_when_it_is_read_while_the_run_is_interrupted(
         go_bad(run, ONCE)
         stop = train(run)
     assert isinstance(stop, Stop)
-    monkeypatch.setattr(loop, "_compiling_is_due", lambda run: run.position.step == stop.step)
-    monkeypatch.setattr(loop, "_compile", lambda run: False)
+    monkeypatch.setattr(loop, "compiling_is_due", lambda run: run.position.step == stop.step)
+    monkeypatch.setattr(loop, "go_over_to_compiled", lambda run: False)
     with opened_run(workshop.config(*TROUBLE, *STOP), tmp_path / "late") as run:
         run.reads_late = True
         go_bad(run, ONCE)

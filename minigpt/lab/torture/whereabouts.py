@@ -9,8 +9,8 @@ from types import FrameType
 PLACES = {
     # File (in minigpt/) and function: what it is called. The innermost of a stack counts.
     ("training/rollback.py", "roll_back"): "rollback",
-    ("training/folder.py", "set_newer_aside"): "moving later checkpoints aside",
-    ("training/folder.py", "set_aside"): "moving an earlier run aside",
+    ("training/aside.py", "set_newer_aside"): "moving later checkpoints aside",
+    ("training/aside.py", "set_aside"): "moving an earlier run aside",
     ("training/folder.py", "describe_run"): "writing config.yaml and tokenizer.json",
     ("training/records.py", "open_sinks"): "cutting the records back",
     ("checkpoint/save.py", "save_checkpoint"): "writing a checkpoint",
