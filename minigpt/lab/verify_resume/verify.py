@@ -59,7 +59,7 @@ def verify_resume(question: Question, say: Say) -> int:
     with caught_signals() as interrupt:
         try:
             checkpoint_bytes = _checkpoint_bytes(found.config, interrupt)
-            with _workplace(question.output, found.name) as (place, keep):
+            with _place_to_train(question.output, found.name) as (place, keep):
                 runs = Runs(question, found.config, rhythm, place, say, interrupt)
                 verdict = _verdict(runs, found.name, checkpoint_bytes)
                 if not verdict.is_exact:
@@ -145,7 +145,7 @@ def _check_disk(runs: Runs, checkpoint_bytes: int) -> None:
 
 
 @contextmanager
-def _workplace(output: Path | None, name: str) -> Iterator[tuple[Path, "_Keep"]]:
+def _place_to_train(output: Path | None, name: str) -> Iterator[tuple[Path, "_Keep"]]:
     """A temporary folder beside the runs, or in `output`; it stays where it is asked to, and where a leg failed."""
     parent = output or Path("checkpoints")
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
