@@ -112,7 +112,7 @@ def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
             return age > _FOREIGN_LEFTOVER_SECONDS
         except OSError:
             return False
-    return not _is_alive(int(match["pid"]))
+    return not is_alive(int(match["pid"]))
 
 
 def _now_on_disk(folder: Path) -> float:
@@ -126,7 +126,8 @@ def _now_on_disk(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine may still be there."""
     if os.name == "nt":  # there, os.kill(pid, 0) would end the process
         return True
     try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.atomic import sweep_leftovers
+from minigpt.atomic import is_alive, sweep_leftovers
 from minigpt.checkpoint.kernel_lock import LOCK_NAME, SOFT_LOCK_NAME, KernelLock, TakenError
 from minigpt.errors import CheckpointError
 
@@ -198,15 +198,7 @@ def _signature(run_dir: Path) -> str | None:
 def _is_dead(holder: str) -> bool:
     """Whether the process that says it has the lock is known not to be there any more."""
     match = _HOLDER.match(holder)
-    if match is None or match["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(match["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    return match is not None and match["host"] == socket.gethostname() and not is_alive(int(match["pid"]))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -37,10 +37,7 @@ def set_aside(run_dir: Path) -> Path | None:
     # A link is followed: the earlier run stays on its disk.
     place = run_dir.resolve()
     stem = f"{place.name}_{time.strftime('%Y-%m-%d_%H%M%S', time.localtime(changed_at))}"
-    target, count = place.with_name(stem), 1
-    while target.exists():
-        count += 1
-        target = place.with_name(f"{stem}_{count}")
+    target = _unused(place.with_name(stem))
     half_way = run_dir / HALF_WAY
     try:
         half_way.mkdir()
@@ -112,10 +109,7 @@ def set_newer_aside(run_dir: Path, step: int, *, records: bool = False) -> Path 
     if not newer and not records:
         return None
     stem = f"{NEWER_PREFIX}{step}_until_{time.strftime('%Y-%m-%d_%H%M%S')}"
-    target, count = run_dir / stem, 1
-    while target.exists():
-        count += 1
-        target = run_dir / f"{stem}_{count}"
+    target = _unused(run_dir / stem)
     target.mkdir()
     moved: list[Path] = []
     try:
@@ -162,3 +156,12 @@ def _first_line(error: BaseException) -> str:
 def _as_typed(path: Path) -> Path:
     """From the current folder where that is shorter to read and to type."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _unused(wanted: Path) -> Path:
+    """`wanted`, or the same with a number where that is taken."""
+    target, count = wanted, 1
+    while target.exists():
+        count += 1
+        target = wanted.with_name(f"{wanted.name}_{count}")
+    return target

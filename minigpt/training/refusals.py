@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt.checkpoint.content import is_good
 from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.checkpoint.load import newest_good
 from minigpt.errors import NotWrittenError
 from minigpt.planning.plan import bytes_text
 
@@ -121,10 +121,9 @@ def last_size(run_dir: Path) -> int | None:
 def newest_whole(run_dir: Path) -> Path | None:
     """The newest checkpoint that is whole, its checksums included, read without holding it in memory."""
     try:
-        paths = list(checkpoints_by_step(run_dir).values())
+        return newest_good(run_dir)[0]
     except OSError:
         return None
-    return next((path for path in reversed(paths) if is_good(path)), None)
 
 
 def out_of_reach(run_dir: Path) -> str | None:
