@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minigpt.model.cache import LayerCache
+from minigpt.model.causal_attention import causal_attention
 from minigpt.model.config import ModelConfig
 from minigpt.model.rotary import apply_rotary
 
@@ -40,18 +41,13 @@ class Attention(nn.Module):
         k_BKTH = apply_rotary(_normed(self.key_norm, k_BTKH).transpose(1, 2), cos_TH, sin_TH)
         # Under autocast the fp32 rotary tables may widen q and k: the kernel wants one dtype.
         q_BNTH, k_BKTH = q_BNTH.to(v_BKTH.dtype), k_BKTH.to(v_BKTH.dtype)
-        mask_TS = None
-        if cache is not None:
+        if cache is None:
+            out_BNTH = causal_attention(q_BNTH, k_BKTH, v_BKTH)
+        else:
             k_BKTH, v_BKTH = cache.append(k_BKTH, v_BKTH)
             mask_TS = _cached_mask(T, k_BKTH.shape[2], x_BTD.device)
-        out_BNTH = F.scaled_dot_product_attention(
-            q_BNTH,
-            k_BKTH,
-            v_BKTH,
-            attn_mask=mask_TS,
-            is_causal=cache is None,
-            enable_gqa=self.num_kv_heads != self.num_heads,
-        )
+            grouped = self.num_kv_heads != self.num_heads
+            out_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BKTH, v_BKTH, mask_TS, enable_gqa=grouped)
         return self.output(out_BNTH.transpose(1, 2).reshape(B, T, -1))  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from minigpt.model.block import Block
 from minigpt.model.cache import KVCache
 from minigpt.model.config import ModelConfig
-from minigpt.model.loss import LossSums, summed_loss
+from minigpt.model.fused_loss import fused_summed_loss
+from minigpt.model.loss import LossSums
 from minigpt.model.rotary import rotary_tables
 
 
@@ -66,7 +67,7 @@ class GPT(nn.Module):
             else:
                 x_BTD = block(x_BTD, cos, sin, None if cache is None else cache.layers[index])
         x_BTD = self.norm(x_BTD)
-        logits_BTV = F.linear(x_BTD, self.embedding.weight if self.head is None else self.head.weight)
+        head_VD = self.embedding.weight if self.head is None else self.head.weight
         if targets_BT is None:
-            return logits_BTV
-        return summed_loss(logits_BTV, targets_BT, self.config.z_loss_weight)
+            return F.linear(x_BTD, head_VD)
+        return fused_summed_loss(x_BTD, head_VD, targets_BT, self.config.z_loss_weight)

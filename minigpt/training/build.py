@@ -28,6 +28,7 @@ from minigpt.optim.build import build_optimizers
 from minigpt.planning.available import available_bytes
 from minigpt.planning.limits import check_conceivable
 from minigpt.planning.memory import Workload, largest_micro_batch
+from minigpt.training.allocator import keep_buffers
 from minigpt.training.identity import Order, identity_of
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision, resolve_precision
@@ -66,6 +67,7 @@ def build_run(
     )
     micro_batch_size = _micro_batch_size(config, world, precision, tokenizer.vocab_size, saved)
     _round_alike_every_time(config.training.deterministic, device, stack)
+    buffers_kept = config.training.keep_buffers and device.type == "cpu" and keep_buffers(stack)
     seed_everything((config.training.seed + world.rank) % 2**64)
     weights = None if saved is None else saved["model_state_dict"]
     model = build_model(config, tokenizer.vocab_size, device, weights)
@@ -127,6 +129,7 @@ def build_run(
         flops_per_token=flops_per_token(config.model, model.vocab_size),
         peak_flops=None if peak is None else peak * world.size,
         identity=identity_of(order, prepared, device),
+        buffers_kept=buffers_kept,
     )
 
 

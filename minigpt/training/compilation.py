@@ -1,6 +1,7 @@
 """torch.compile where the run is long enough to win its cost back, and a way back to eager where it cannot work."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,9 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     # was filled under other threads gave back the kernels made for those (pytorch/pytorch issue 167463).
     model.compile(dynamic=False, options={"cpp.threads": torch.get_num_threads()})
     try:
-        with torch.random.fork_rng(devices), precision.autocast():
+        with torch.random.fork_rng(devices), precision.autocast(), warnings.catch_warnings():
+            # torch's own tracing of an autograd Function warns of itself.
+            warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
             loss = model(tokens_BT, tokens_BT).total
         loss.backward()
     except Exception as error:

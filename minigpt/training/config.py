@@ -38,6 +38,8 @@ class TrainingConfig(Config):
     """Initial weights and dropout."""
     deterministic: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
     """Sums in the same order every time. auto: on a CPU; on: also on a GPU, slower."""
+    keep_buffers: bool = True
+    """On a CPU with glibc: big buffers stay mapped from step to step. Faster; the memory is given back at the end."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,4})?)$")] = "auto"
     """auto | cpu | cuda | cuda:N | mps; auto: cuda > mps > cpu."""
     check_grad_flow: bool = False

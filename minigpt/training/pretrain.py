@@ -221,7 +221,7 @@ def _plan(
         fitting_micro_batch_size=fitting,
         device=device_title(world.device),
         precision={"off": "fp32"}.get(run.precision.name, run.precision.name + " autocast"),
-        compile=f"compile {config.training.compile}",
+        compile=f"compile {config.training.compile}" + (", buffers kept" if run.buffers_kept else ""),
     )
     return [
         f"Run:       {run.name} in {run.run_dir}",

@@ -89,6 +89,8 @@ class Run:
     """Of all ranks' devices together; None where unknown."""
     identity: dict[str, Any]
     """What a checkpoint says of the run besides its state: config, overrides, tokenizer, versions."""
+    buffers_kept: bool = False
+    """Whether big buffers stay mapped from step to step."""
     position: Position = field(default_factory=Position)
     held: HeldFolder | None = None
     """The lock on `run_dir`, on the main rank; None where nobody else can write there (tests, experiments)."""

@@ -124,13 +124,14 @@ def scaled_at(run: Run, steps: set[int], factor: float) -> None:
     run.model.register_forward_hook(scale)
 
 
-@pytest.mark.parametrize("precision", ["off", "fp16"])
+# The fp16 factor overflows at the first scale, and not at the half of it that is left afterwards.
+@pytest.mark.parametrize(("precision", "factor"), [("off", 12.0), ("fp16", 400.0)])
 def test_spike_is_skipped_and_the_run_goes_on_when_asked(
-    precision: str, workshop: Workshop, tmp_path: Path
+    precision: str, factor: float, workshop: Workshop, tmp_path: Path
 ) -> None:
     settings = (*TROUBLE, "monitor.policy.skip_spikes=true", f"training.mixed_precision={precision}")
     with opened_run(workshop.config(*settings), tmp_path) as run:
-        scaled_at(run, {50, 70}, 12.0)
+        scaled_at(run, {50, 70}, factor)
         assert train(run) == "finished"
     records = metrics_of(tmp_path)
     assert [record["step"] for record in records if record["update_skipped"]] == [50, 70]
