@@ -13,7 +13,7 @@ import stat
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -232,6 +232,7 @@ class _Descriptor:
             start, count = start + len(part), count - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def __del__(self) -> None:
+    # Bound now: a thread that still reads when Python ends outlives the module `os`.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_number"):
-            os.close(self._number)
+            close(self._number)

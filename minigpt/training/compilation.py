@@ -41,7 +41,9 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     started_at = time.perf_counter()
     device = model.embedding.weight.device
     devices = [device] if device.type == "cuda" else []
-    tokens_BT = torch.zeros(micro_batch_size, model.config.context_length, dtype=torch.long, device=device)
+    shape = (micro_batch_size, model.config.context_length)
+    # Two tensors, as in every step: one for both would be compiled as such, and the first step would compile anew.
+    inputs_BT, targets_BT = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
     # The whole model in one graph and one shape: the loader never yields another. A CPU's kernels are made for a number
     # of threads; named, it is in the key of inductor's cache. Before torch 2.13 it was not by itself, and a cache that
     # was filled under other threads gave back the kernels made for those (pytorch/pytorch issue 167463).
@@ -50,7 +52,7 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
         with torch.random.fork_rng(devices), precision.autocast(), warnings.catch_warnings():
             # torch's own tracing of an autograd Function warns of itself.
             warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
-            loss = model(tokens_BT, tokens_BT).total
+            loss = model(inputs_BT, targets_BT).total
         loss.backward()
     except Exception as error:
         model._compiled_call_impl = None

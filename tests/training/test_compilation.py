@@ -27,14 +27,18 @@ def test_compiling_pays_when_the_rest_of_the_run_is_long(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
-def test_compiled_run_is_the_eager_one_to_rounding(workshop: Workshop, tmp_path: Path) -> None:
+def test_compiled_run_is_the_eager_one_to_rounding_and_compiled_once(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a process of its own: what torch.compile leaves in one would meet other tests."""
+    monkeypatch.setenv("TORCH_LOGS", "recompiles")
     eager, compiled = tmp_path / "eager", tmp_path / "compiled"
     process = workshop.start(compiled, *TINY, "training.compile=on")
     with process:
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     assert "compiled in " in printed
+    assert "Recompiling" not in printed
     assert workshop.train(eager, *TINY) == 0
     losses = [[record["loss"] for record in metrics_of(folder)] for folder in (eager, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
