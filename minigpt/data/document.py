@@ -71,8 +71,15 @@ def cut_at_line_end(text: str, start: int, limit: int) -> int:
     return text.rfind("\n", start, limit) + 1 or limit
 
 
+def utf8_bytes(text: str) -> int:
+    """How long `text` is in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
 def _is_unicode(text: str) -> bool:
     """Whether UTF-8 can hold it: JSON can smuggle in lone surrogates."""
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

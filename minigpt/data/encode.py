@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minigpt.data.document import Document
+from minigpt.data.document import Document, utf8_bytes
 from minigpt.data.shards import TokenArray
-from minigpt.data.split import Part
+from minigpt.data.split import PARTS, Part
 from minigpt.data.tokenizer import Tokenizer
 
 _BATCH_CHARACTERS = 1 << 18
@@ -21,11 +21,11 @@ _BATCH_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The tokens of one piece of a document, with the end-of-text token where the document ends."""
+    """The tokens of one part's pieces, end to end; where a document ends, with the end-of-text token."""
 
     part: Part
-    name: str
-    ends_document: bool
+    pieces: list[tuple[str, int, bool]]
+    """Of each piece: its document's name, where its tokens begin in `tokens`, and whether the document ends with it."""
     tokens: TokenArray
     text_bytes: int
 
@@ -36,7 +36,11 @@ def encode_documents(
     dtype: np.dtype[Any],
     num_workers: int,
 ) -> Generator[Encoded]:
-    """The pieces' tokens in the given order for any number of workers; holds a few batches each in memory."""
+    """The pieces' tokens, those of each part in the given order for any number of workers.
+
+    Several pieces at a time, because what Python does for each counts where documents are short; holds a few batches
+    for each worker in memory.
+    """
     # Threads, because the tokenizers library works outside the GIL: as fast as processes (measured), with
     # nothing to fork beside torch's threads. Each has its own copy, so that none waits for another's cache.
     local = threading.local()
@@ -68,16 +72,22 @@ def usable_cpus() -> int:
 def _encode_batch(
     batch: list[tuple[Part, Document]], tokenizer: Tokenizer, dtype: np.dtype[Any]
 ) -> list[Encoded]:
-    encoded = []
     ids_of = tokenizer.encode_batch([document.text for _, document in batch])
-    for (part, document), ids in zip(batch, ids_of, strict=True):
-        if document.last:
-            ids.append(tokenizer.end_of_text_id)
-        encoded.append(
-            Encoded(
-                part, document.name, document.last, np.array(ids, dtype), len(document.text.encode("utf-8"))
-            )
-        )
+    encoded = []
+    for part in PARTS:
+        pieces: list[tuple[str, int, bool]] = []
+        tokens: list[int] = []
+        text_bytes = 0
+        for (own, document), ids in zip(batch, ids_of, strict=True):
+            if own != part:
+                continue
+            pieces.append((document.name, len(tokens), document.last))
+            tokens += ids
+            if document.last:
+                tokens.append(tokenizer.end_of_text_id)
+            text_bytes += utf8_bytes(document.text)
+        if pieces:
+            encoded.append(Encoded(part, pieces, np.array(tokens, dtype), text_bytes))
     return encoded
 
 

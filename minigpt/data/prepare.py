@@ -29,7 +29,7 @@ from minigpt.data.manifest import (
 from minigpt.data.progress import ShouldStop, Tick, Watch, never
 from minigpt.data.sample import sample_texts
 from minigpt.data.shards import DocumentIndex, ShardWriter, Tokens, token_dtype
-from minigpt.data.split import Part, Split, plan_split
+from minigpt.data.split import PARTS, Part, Split, plan_split
 from minigpt.data.tokenizer import Tokenizer, bytes_tokenizer, train_bpe
 from minigpt.errors import DataError, user_path
 
@@ -199,23 +199,25 @@ def _write_shards(
     tick: Tick,
 ) -> dict[Part, PartInfo]:
     dtype = token_dtype(tokenizer.vocab_size)
-    pieces = encode_documents(split.parts(corpus.documents(skipped)), tokenizer, dtype, workers)
+    batches = encode_documents(split.parts(corpus.documents(skipped)), tokenizer, dtype, workers)
     with (
         ShardWriter(folder, "train", dtype) as train,
         ShardWriter(folder, "validation", dtype) as validation,
-        closing(pieces),
+        closing(batches),
     ):
         writers: dict[Part, ShardWriter] = {"train": train, "validation": validation}
-        unfinished: set[Part] = set()
-        for piece in pieces:
-            writer = writers[piece.part]
-            if piece.part not in unfinished:
-                writer.start_document(piece.name)
-                unfinished.add(piece.part)
-            writer.append(piece.tokens, piece.text_bytes)
-            if piece.ends_document:
-                unfinished.remove(piece.part)
-            tick(piece.text_bytes)
+        unfinished: dict[Part, bool] = dict.fromkeys(PARTS, False)
+        for encoded in batches:
+            writer = writers[encoded.part]
+            names, offsets = [], []
+            for name, offset, ends_document in encoded.pieces:
+                if not unfinished[encoded.part]:
+                    names.append(name)
+                    offsets.append(offset)
+                unfinished[encoded.part] = not ends_document
+            writer.start_documents(names, offsets)
+            writer.append(encoded.tokens, encoded.text_bytes)
+            tick(encoded.text_bytes)
         return {"train": train.finish(), "validation": validation.finish()}
 
 

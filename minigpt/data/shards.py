@@ -1,6 +1,7 @@
 """Token ids on disk: written once in shards, read and verified from anywhere."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,13 +41,16 @@ class ShardWriter:
         self._index = BlockWriter(folder / f"{part}.documents")
         self._names = BlockWriter(folder / f"{part}.names")
 
-    def start_document(self, name: str) -> None:
-        """The tokens that follow belong to this document."""
-        encoded = name.encode("utf-8", "replace")
-        self._index.write(np.array([self._tokens, self._name_bytes], _INDEX_DTYPE).tobytes())
-        self._names.write(encoded)
-        self._documents += 1
-        self._name_bytes += len(encoded)
+    def start_documents(self, names: Sequence[str], offsets: Sequence[int]) -> None:
+        """Documents of these names begin so many tokens into what is appended next."""
+        encoded = [name.encode("utf-8", "replace") for name in names]
+        rows = np.empty((len(names), 2), _INDEX_DTYPE)
+        rows[:, 0] = np.asarray(offsets, _INDEX_DTYPE) + self._tokens
+        rows[:, 1] = self._name_bytes + np.cumsum([0, *map(len, encoded)])[:-1]
+        self._index.write(rows.tobytes())
+        self._names.write(written := b"".join(encoded))
+        self._documents += len(names)
+        self._name_bytes += len(written)
 
     def append(self, tokens: TokenArray, text_bytes: int) -> None:
         """Adds tokens that stand for `text_bytes` bytes of text."""

@@ -4,12 +4,14 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from minigpt.data.document import Document
 from minigpt.data.progress import Tick
 
 Part = Literal["train", "validation"]
+PARTS: tuple[Part, ...] = ("train", "validation")
 SplitKind = Literal["documents", "tails"]
 
 _FEW_DOCUMENTS = 20
@@ -97,10 +99,13 @@ def plan_split(documents: Iterable[Document], fraction: float, seed: int, tick: 
 
 def content_hash(text: str, seed: int) -> int:
     """A number in [0, 2**64) from the text and the seed alone."""
-    digest = hashlib.blake2b(
-        text.encode("utf-8"), digest_size=8, key=hashlib.sha256(str(seed).encode()).digest()
-    )
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8, key=_hash_key(seed))
     return int.from_bytes(digest.digest(), "little")
+
+
+@lru_cache(maxsize=8)
+def _hash_key(seed: int) -> bytes:
+    return hashlib.sha256(str(seed).encode()).digest()
 
 
 def _cut(document: Document, at: int) -> Iterator[tuple[Part, Document]]:

@@ -19,7 +19,7 @@ def make_tokens(tmp_path: Path) -> MakeTokens:
     def make(ids: Sequence[int]) -> Tokens:
         dtype = np.dtype("<u2")
         with ShardWriter(tmp_path, "train", dtype, shard_tokens=7) as writer:
-            writer.start_document("numbers")
+            writer.start_documents(["numbers"], [0])
             writer.append(np.array(ids, dtype), text_bytes=len(ids))
             info = writer.finish()
         return Tokens(tmp_path, "train", info, dtype, vocab_size=1 << 16)

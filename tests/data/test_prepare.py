@@ -111,7 +111,7 @@ def test_prepare_mends_a_damaged_entry(corpus: Path, cache: Path, capsys: pytest
         assert "damaged (" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("answers", [0, 40, 70])  # while it reads, counts and tokenizes thirty files
+@pytest.mark.parametrize("answers", [0, 40, 61])  # while it reads, counts and tokenizes thirty files
 def test_prepare_stops_when_asked_and_leaves_nothing(corpus: Path, cache: Path, answers: int) -> None:
     left = iter(range(answers))
     with pytest.raises(PreparationStoppedError):
@@ -155,7 +155,7 @@ def test_prepare_notices_a_corpus_that_changes_meanwhile(corpus: Path, cache: Pa
     def meddle() -> bool:
         nonlocal asked
         asked += 1
-        if asked == 70:
+        if asked == 61:
             (corpus / "00.txt").write_text("changed")
         return False
 
