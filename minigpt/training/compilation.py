@@ -1,4 +1,4 @@
-"""torch.compile where the run is long enough to win its cost back, and a way back to eager where it cannot work."""
+"""torch.compile, and the way back to eager where it cannot work or is not wanted."""
 
 import time
 import warnings
@@ -10,15 +10,6 @@ import torch
 from minigpt.model.gpt import GPT
 from minigpt.training.out_of_memory import shortage_of
 from minigpt.training.precision import Precision
-
-# Seconds of eager work left in a run below which compiling does not pay. Measured on 4 CPU cores: 20-60 s to compile
-# the small preset, then a step takes about 0.75 of its eager time (bf16), so the break-even is near 240 s at worst.
-WORTHWHILE_SECONDS = 240.0
-
-
-def compiling_pays(seconds_per_step: float, steps_left: int) -> bool:
-    """Whether what is left of the run, at an eager step's pace, is long enough to win back the compile time."""
-    return seconds_per_step * steps_left > WORTHWHILE_SECONDS
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class TrainingConfig(Config):
     mixed_precision: Annotated[Literal["auto", "bf16", "fp16", "off"], OnOff] = "auto"
     """auto: bf16 where the hardware is fast at it, else fp16 with GradScaler on older GPUs, else off."""
     compile: Annotated[Literal["auto", "on", "off"], OnOff] = "auto"
-    """torch.compile; auto: after the first step, where the run is long enough to win the compile time back."""
+    """torch.compile; auto: after three steps, where what is left of the run wins back what compiling costs here."""
     activation_checkpointing: Annotated[Literal["off", "on"], OnOff] = "off"
     """Recompute each block in the backward pass: less memory, about a third more time."""
     max_grad_norm: Annotated[Float, Field(gt=0)] | None = 1.0

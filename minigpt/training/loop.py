@@ -9,7 +9,7 @@ from minigpt.data.loader import StepBatches
 from minigpt.errors import DataError, OutOfMemoryError
 from minigpt.evaluation.loss import Evaluation, evaluate
 from minigpt.training.compilation import uncompiled
-from minigpt.training.compiling import choose_to_compile, compiling_is_due, go_over_to_compiled
+from minigpt.training.compiling import compiling_is_due, go_over_to_compiled, weigh_compiling
 from minigpt.training.observe import Observer
 from minigpt.training.out_of_memory import within_memory
 from minigpt.training.rate import learning_rate_of, lower_learning_rate
@@ -70,7 +70,7 @@ def _train_on(run: Run, observer: Observer) -> Outcome | RollBack:
         action = _next_step(run, observer, watch)
         if action is None:
             break
-        choose_to_compile(run, watch.last_lap)
+        weigh_compiling(run, watch.last_lap)
         improved = False
         if _evaluation_is_due(run):
             action = graver(action, observer.drain())

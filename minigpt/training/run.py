@@ -19,6 +19,7 @@ from minigpt.model.gpt import GPT
 from minigpt.optim.config import ScheduleConfig
 from minigpt.optim.schedule import LoweredRate
 from minigpt.planning.memory import Workload
+from minigpt.training.compile_costs import Pace
 from minigpt.training.config import TrainingConfig
 from minigpt.training.interrupt import Interrupt
 from minigpt.training.precision import Precision
@@ -103,5 +104,7 @@ class Run:
     """What the sinks of the checkpoint that the run goes on from remembered; theirs, once they are open."""
     events_bytes: int | None = None
     """Length of events.jsonl when the checkpoint that the run goes on from was written; None: not known."""
+    pace: Pace = field(default_factory=Pace)
+    """How long its steps take in this process, before and after compiling."""
     compiling_tried: bool = False
     """Whether this process has compiled the model or failed to."""
