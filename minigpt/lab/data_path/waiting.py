@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def share_of_steps(name: str, config: str, overrides: Sequence[str], steps: int)
             None,
             when_built=lambda run: alone.extend(_alone(run)),
         )
-    laps = [end - begin for begin, end in zip(begins, begins[1:], strict=False)][WARMUP_STEPS:]
+    laps = [end - begin for begin, end in pairwise(begins)][WARMUP_STEPS:]
     waited = waits[WARMUP_STEPS:-1]
     share = sum(waited) / sum(laps)
     return [
