@@ -52,3 +52,10 @@ def test_follow_advice_names_its_stories_when_it_has_none_of_that_name(tmp_path:
     done = script("follow_advice.py", "--stories", "earthquake", cwd=tmp_path)
     assert done.returncode == 2
     assert "no such story; there are: learning rate x 300; " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["bench_data.py", "bench_startup.py"])
+def test_what_a_benchmark_measures_is_told_from_any_folder(tmp_path: Path, name: str) -> None:
+    done = script(name, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python scripts/{name} " in done.stdout

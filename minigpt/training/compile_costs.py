@@ -18,12 +18,13 @@ from minigpt.training.environment import HARMLESS
 
 Seconds = Annotated[Float, Field(gt=0)]
 
-# Of a machine's first time, on 4 CPU cores (torch 2.13): 29 s with 6 blocks, of which 9 s go to finding out what the
-# compiler can do. A guess may be too high: what it costs is a run that stays eager a little too long.
-_FIRST_SECONDS, _FIRST_SECONDS_PER_BLOCK = 15.0, 3.0
-# The first time's share that a repetition takes where only the first is known: 3.8 of 29 s, with twice that for luck.
+# Of a machine's first time, on 4 CPU cores (torch 2.13): 29 s with 6 blocks, of which 7 s go to finding out what the
+# compiler can do, and 6 s more with 12. A guess may be too high: then a run stays eager a little too long.
+_FIRST_SECONDS, _FIRST_SECONDS_PER_BLOCK = 25.0, 1.5
+# The first time's share that a repetition takes where only the first is known: 3.8 of 29 s,
+# 4.9 of 35 s.
 _AGAIN_SHARE = 0.25
-# A compiled step's share of the eager one's time: .70 to .80 measured in bf16 on CPUs, .86 in fp32.
+# A compiled step's share of the eager one's time: .65 to .80 measured in bf16 on CPUs, .86 in fp32.
 _STEP_SHARE, _STEP_SHARE_FP32 = 0.8, 0.9
 
 

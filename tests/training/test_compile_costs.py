@@ -42,7 +42,7 @@ def test_what_was_measured_decides_and_a_guess_where_nothing_was() -> None:
     found = cost_and_win(known, 0.5, 100, num_layers=6, reduced_precision=True)
     assert found == pytest.approx((4, 20))
     guessed = cost_and_win(None, 0.5, 100, num_layers=6, reduced_precision=True)
-    assert guessed == pytest.approx((33, 10))
+    assert guessed == pytest.approx((34, 10))
     in_fp32 = cost_and_win(None, 0.5, 100, num_layers=6, reduced_precision=False)
     assert in_fp32[1] < guessed[1]
     # Compiled once and never since: torch has it in its cache, though nobody has timed that yet.
