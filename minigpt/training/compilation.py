@@ -3,7 +3,8 @@
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -40,11 +41,12 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     # was filled under other threads gave back the kernels made for those (pytorch/pytorch issue 167463).
     model.compile(dynamic=False, options={"cpp.threads": torch.get_num_threads()})
     try:
-        with torch.random.fork_rng(devices), precision.autocast(), warnings.catch_warnings():
+        with _cached_with_own_backwards(), torch.random.fork_rng(devices), warnings.catch_warnings():
             # torch's own tracing of an autograd Function warns of itself.
             warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
-            loss = model(inputs_BT, targets_BT).total
-        loss.backward()
+            with precision.autocast():
+                loss = model(inputs_BT, targets_BT).total
+            loss.backward()
     except Exception as error:
         model._compiled_call_impl = None
         if shortage_of(error) is not None:
@@ -53,3 +55,16 @@ def compile_model(model: GPT, micro_batch_size: int, precision: Precision) -> tu
     finally:
         model.zero_grad(set_to_none=True)
     return time.perf_counter() - started_at, None
+
+
+def _cached_with_own_backwards() -> AbstractContextManager[Any]:
+    """Has torch cache graphs with `autograd.Function`s too, which are else differentiated and partitioned every time.
+
+    Off by default (torch 2.13). Their forward and backward are part of the graph, and so of the cache's key: another
+    backward was not given the old one's code (tried).
+    """
+    from torch._functorch import config
+
+    settings: Any = config
+    name = "autograd_cache_allow_custom_autograd_functions"
+    return settings.patch(name, True) if hasattr(settings, name) else nullcontext()

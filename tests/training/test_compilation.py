@@ -122,6 +122,26 @@ def test_compiled_code_names_its_threads(
     assert asked == [{"dynamic": False, "options": {"cpp.threads": torch.get_num_threads()}}]
 
 
+def test_compiled_functions_with_a_backward_of_their_own_are_cached(
+    workshop: Workshop, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch bypasses its cache for them unless it is told."""
+    from torch._functorch import config
+
+    name, forward, seen = "autograd_cache_allow_custom_autograd_functions", GPT.forward, list[bool]()
+
+    def watched(self: GPT, *inputs: torch.Tensor) -> object:
+        seen.append(getattr(config, name))
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(GPT, "compile", lambda self, **options: None)
+    monkeypatch.setattr(GPT, "forward", watched)
+    with opened_run(workshop.config(*TINY), run_dir) as run:
+        seen.clear()
+        assert compile_model(run.model, run.micro_batch_size, run.precision)[1] is None
+    assert (seen, getattr(config, name)) == ([True], False)
+
+
 def test_choice_is_taken_back_when_there_is_no_compiler(
     workshop: Workshop, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
