@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 import minigpt.model
 from minigpt.atomic import write_text_atomically
+from minigpt.data.blocks import read_whole
 from minigpt.schema import Config, Float
 from minigpt.training.environment import HARMLESS
 
@@ -85,14 +86,12 @@ class CostsFile:
         """`shape`: all that the compiled code depends on besides the machine and the model's own code."""
         folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         place = {name: value for name, value in environment.items() if name not in {*HARMLESS, "commit"}}
-        described = json.dumps([shape, place, _code_sha256()], sort_keys=True)
-        name = f"{hashlib.sha256(described.encode()).hexdigest()[:32]}.json"
-        self._path = Path(folder) / "minigpt_costs" / name if folder else None
+        self._path = None if folder is None else Path(folder) / "minigpt_costs" / _name(shape, place)
 
     def read(self) -> CompileCosts | None:
         """What was measured; None: nothing, or nothing that can be read, which is measured anew."""
         try:
-            return None if self._path is None else CompileCosts.model_validate_json(self._path.read_bytes())
+            return None if self._path is None else CompileCosts.model_validate_json(read_whole(self._path))
         except (OSError, ValidationError):
             return None
 
@@ -119,9 +118,15 @@ class CostsFile:
             write_text_atomically(self._path, costs.model_dump_json(indent=2))
 
 
+def _name(shape: Mapping[str, Any], place: Mapping[str, str]) -> str:
+    described = json.dumps([shape, place, _code_sha256()], sort_keys=True)
+    return f"{hashlib.sha256(described.encode()).hexdigest()[:32]}.json"
+
+
 def _code_sha256() -> str:
-    """Of the model's code: torch's cache knows nothing of what another version of it compiles to."""
+    """Of the model's code, as far as it can be read: torch has nothing in its cache of another version."""
     digest = hashlib.sha256()
-    for path in sorted(Path(minigpt.model.__path__[0]).glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    with contextlib.suppress(OSError):
+        for path in sorted(Path(minigpt.model.__path__[0]).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import torch
 
 from minigpt.checkpoint.load import load_newest
 from minigpt.model.gpt import GPT
+from minigpt.model.loss import LossSums
 from minigpt.training.compilation import compile_model
 from minigpt.training.loop import Outcome, train
 from minigpt.training.run import Run
@@ -130,9 +131,9 @@ def test_compiled_functions_with_a_backward_of_their_own_are_cached(
 
     name, forward, seen = "autograd_cache_allow_custom_autograd_functions", GPT.forward, list[bool]()
 
-    def watched(self: GPT, *inputs: torch.Tensor) -> object:
+    def watched(self: GPT, inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> LossSums:
         seen.append(getattr(config, name))
-        return forward(self, *inputs)
+        return forward(self, inputs_BT, targets_BT)
 
     monkeypatch.setattr(GPT, "compile", lambda self, **options: None)
     monkeypatch.setattr(GPT, "forward", watched)

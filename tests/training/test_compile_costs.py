@@ -1,5 +1,6 @@
 """What compiling costs and wins: measured, remembered, and decided by."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,9 @@ def test_costs_are_measured_anew_when_their_file_is_damaged(compiled: Path, text
     assert CostsFile(SHAPE, PLACE).read() is None
     CostsFile(SHAPE, PLACE).add_compiling(20)
     assert CostsFile(SHAPE, PLACE).read() == CompileCosts(first_seconds=20)
+    path.unlink()
+    os.mkfifo(path)  # to open it the plain way would wait for ever
+    assert CostsFile(SHAPE, PLACE).read() is None
 
 
 def test_costs_are_not_kept_when_their_folder_cannot_be(
