@@ -114,8 +114,12 @@ class BlockReader:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Descriptor] = OrderedDict()
         self._checksums: OrderedDict[str, npt.NDArray[np.uint32]] = OrderedDict()
-        self.reading: Path | None = None
+        self._reading: str | None = None
+
+    @property
+    def reading(self) -> Path | None:
         """The file of the read under way: where to look when it never ends."""
+        return None if (name := self._reading) is None else self._folder / name
 
     def read(self, file: StoredFile, start: int, stop: int) -> bytes:
         """The bytes in [start, stop) of `file`.
@@ -123,28 +127,31 @@ class BlockReader:
         Raises:
             DataError: they cannot be read, or they, or what vouches for them, are not as they were written.
         """
-        path = self._folder / file.file
-        self.reading = path
+        self._reading = file.file
         try:
             first, last = start // BLOCK_BYTES, -(-stop // BLOCK_BYTES)
             begin, end = first * BLOCK_BYTES, min(last * BLOCK_BYTES, file.bytes)
-            data = self._descriptor(path).read(begin, end - begin)
+            data = self._descriptor(file.file).read(begin, end - begin)
             if len(data) < end - begin:
-                raise damaged(path, f"it ends at byte {begin + len(data):,} instead of {file.bytes:,}")
+                raise damaged(
+                    self._folder / file.file,
+                    f"it ends at byte {begin + len(data):,} instead of {file.bytes:,}",
+                )
             wanted = self._checksums_of(file)[first:last]
         except OSError as error:
-            refused = Path(error.filename or path)
+            refused = Path(error.filename or self._folder / file.file)
             if error.errno in _NOT_THERE:
                 raise damaged(refused, error.strerror or str(error)) from error
             raise unreadable(refused, error) from error
         finally:
-            self.reading = None
+            self._reading = None
         view = memoryview(data)
         for number, checksum in enumerate(wanted.tolist()):
             block = view[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
             if zlib.crc32(block) != checksum:
                 place = begin + number * BLOCK_BYTES
-                raise damaged(path, f"bytes {place:,} to {place + len(block):,} are not as they were written")
+                found = f"bytes {place:,} to {place + len(block):,} are not as they were written"
+                raise damaged(self._folder / file.file, found)
         return data[start - begin : stop - begin]
 
     def damage_of(self, file: StoredFile) -> Iterator[str]:
@@ -158,15 +165,15 @@ class BlockReader:
         except DataError as error:
             yield str(error)
 
-    def _descriptor(self, path: Path) -> "_Descriptor":
+    def _descriptor(self, name: str) -> "_Descriptor":
         with self._lock:
-            if (known := self._open.get(path.name)) is not None:
-                self._open.move_to_end(path.name)
+            if (known := self._open.get(name)) is not None:
+                self._open.move_to_end(name)
                 return known
         # Outside of the lock, because a stuck disk may keep it here; two threads at once merely open it twice.
-        opened = _Descriptor(path)
+        opened = _Descriptor(self._folder / name)
         with self._lock:
-            self._open[path.name] = opened
+            self._open[name] = opened
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         return opened

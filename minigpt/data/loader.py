@@ -6,12 +6,11 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from minigpt.data.order import permuted
 from minigpt.data.prefetch import Prefetcher
-from minigpt.data.windows import IGNORE_INDEX, Windows
+from minigpt.data.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class BatchLoader:
 
     def _batch(self, position: int) -> Batch:
         indices = self.windows_at(position, self._micro_batch_size)
-        inputs_BT, targets_BT = _stacked(self._windows, indices)
+        inputs_BT, targets_BT = self._windows.stacked(indices)
         if self._pin_memory:
             inputs_BT, targets_BT = inputs_BT.pin_memory(), targets_BT.pin_memory()
         return Batch(inputs_BT, targets_BT, position // len(self._windows), position, tuple(indices))
@@ -168,15 +167,5 @@ def validation_batches(
     for start in range(0, count, stride):
         first = start + rank * micro_batch_size
         indices = range(min(first, count), min(first + micro_batch_size, count))
-        inputs_BT, targets_BT = _stacked(windows, list(indices), rows=micro_batch_size)
+        inputs_BT, targets_BT = windows.stacked(indices, rows=micro_batch_size)
         yield Batch(inputs_BT, targets_BT, 0, first, tuple(indices))
-
-
-def _stacked(windows: Windows, indices: list[int], rows: int | None = None) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of the windows as rows; rows without a window have only IGNORE_INDEX targets."""
-    shape = (rows or len(indices), windows.context_length)
-    inputs_BT = torch.zeros(shape, dtype=torch.int64)
-    targets_BT = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
-    for row, index in enumerate(indices):
-        inputs_BT[row], targets_BT[row] = windows.get(index)
-    return inputs_BT, targets_BT

@@ -1,5 +1,7 @@
 """Fixed-length windows over a long row of tokens, every token a target exactly once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,9 +40,20 @@ class Windows:
 
     def get(self, index: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets, int64 [context_length]; targets that do not count are IGNORE_INDEX."""
-        assert 0 <= index < len(self), "no such window"
-        start = self.start(index)
-        span = torch.from_numpy(self.tokens[start : start + self.context_length + 1].astype(np.int64))
-        inputs, targets = span[:-1], span[1:].clone()
-        targets[: self.context_length - self.targets_in(index)] = IGNORE_INDEX
-        return inputs, targets
+        inputs_BT, targets_BT = self.stacked([index])
+        return inputs_BT[0], targets_BT[0]
+
+    def stacked(self, indices: Sequence[int], rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """Several windows as rows [B, context_length]; rows without a window have only IGNORE_INDEX targets."""
+        length = self.context_length
+        spans = np.zeros((rows or len(indices), length + 1), np.int64)
+        for row, index in enumerate(indices):
+            assert 0 <= index < len(self), "no such window"
+            start = self.start(index)
+            spans[row] = self.tokens[start : start + length + 1]
+        targets = spans[:, 1:].copy()
+        targets[len(indices) :] = IGNORE_INDEX
+        for row, index in enumerate(indices):
+            if (uncounted := length - self.targets_in(index)) > 0:
+                targets[row, :uncounted] = IGNORE_INDEX
+        return torch.from_numpy(spans[:, :-1].copy()), torch.from_numpy(targets)

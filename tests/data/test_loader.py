@@ -2,6 +2,7 @@
 
 import random
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -88,7 +89,9 @@ def test_loader_leaves_every_global_random_state_alone(windows: Windows) -> None
 
 def test_loader_raises_what_went_wrong_in_the_background(make_tokens: MakeTokens) -> None:
     class Broken(Windows):
-        def get(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def stacked(
+            self, indices: Sequence[int], rows: int | None = None
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             raise OSError("disk gone")
 
     with BatchLoader(

@@ -107,7 +107,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     own = BlockReader.read
 
     def read(reader: BlockReader, file: StoredFile, start: int, stop: int) -> bytes:
-        reader.reading = Path(file.file)
+        reader._reading = file.file
         works.wait()
         return own(reader, file, start, stop)
 
