@@ -1,0 +1,110 @@
+"""The match: contenders take turns, round after round, so that the machine's moods fall on all of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minigpt.lab.bench.contenders import Contender
+from minigpt.lab.bench.process import Contestant, Turn
+from minigpt.lab.bench.shapes import Terms
+
+CEILING = Contender("ceiling", "ceiling")
+WARM_STEPS = 1
+"""Steps at the head of a turn that are not timed: they find the caches full of another contender's numbers."""
+
+
+@dataclass
+class Entry:
+    """One contender's part in the match."""
+
+    contender: Contender
+    parameters: int
+    flops_per_token: int
+    vocab_size: int
+    note: str
+    start_seconds: float
+    """From the program's start to the end of the first step: imports, data, model, compiling, that step."""
+    losses: list[float]
+    seconds_per_step: list[float] = field(default_factory=list)
+    """One a round."""
+    peak_bytes: int | None = None
+
+
+@dataclass
+class Match:
+    """All that was measured on one shape."""
+
+    terms: Terms
+    threads: int | None
+    entries: list[Entry]
+    ceilings: list[float]
+    """FLOP/s of the best matrix product, one a round."""
+
+
+def play(
+    contenders: Sequence[Contender],
+    terms: Terms,
+    *,
+    rounds: int,
+    steps: int,
+    threads: int | None,
+    folder: Path,
+    say: Callable[[str], None],
+    environment: dict[str, str] | None = None,
+) -> Match:
+    """Start every contender, then `rounds` rounds of a turn of `steps` steps each; all their files go to `folder`.
+
+    Raises:
+        ContenderError: one cannot take part, or left the match.
+    """
+    surroundings = dict(environment or {})
+    if threads is not None:
+        surroundings["OMP_NUM_THREADS"] = str(threads)
+    with ExitStack() as stack:
+        ceiling = stack.enter_context(Contestant(CEILING, terms, folder / "ceiling", surroundings))
+        ceiling.start()
+        there, entries = [], []
+        for number, contender in enumerate(contenders):
+            one = stack.enter_context(Contestant(contender, terms, folder / str(number), surroundings))
+            entries.append(_entry(one, one.start()))
+            there.append(one)
+            say(f"{contender.spec}: first step after {entries[-1].start_seconds:.0f} s, {_loss(entries[-1])}")
+        ceilings = []
+        for number in range(rounds):
+            ceilings.append(max(ceiling.turn(1, warm=0).values))
+            first = number % len(there)
+            order = [*range(first, len(there)), *range(first)]
+            for index in order:
+                _note(entries[index], there[index].turn(steps, WARM_STEPS))
+            paces = (
+                f"{entry.contender.spec} {terms.shape.tokens_per_step / entry.seconds_per_step[-1]:,.0f}"
+                for entry in entries
+            )
+            say(
+                f"round {number + 1} of {rounds}, tokens/s: {', '.join(paces)}; ceiling {ceilings[-1] / 1e9:,.0f} GFLOP/s"
+            )
+    return Match(terms, threads, entries, ceilings)
+
+
+def _entry(one: Contestant, first: Turn) -> Entry:
+    facts: dict[str, Any] = one.facts
+    return Entry(
+        contender=one.contender,
+        start_seconds=first.since_start_seconds,
+        losses=list(first.values),
+        peak_bytes=first.peak_bytes,
+        **facts,
+    )
+
+
+def _note(entry: Entry, turn: Turn) -> None:
+    entry.seconds_per_step.append(turn.seconds / turn.steps)
+    entry.losses += turn.values
+    entry.peak_bytes = turn.peak_bytes
+
+
+def _loss(entry: Entry) -> str:
+    # On CUDA a step's numbers are read one step late.
+    return f"loss {entry.losses[0]:.3f}" if entry.losses else "loss not read yet"
