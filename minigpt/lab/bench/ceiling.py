@@ -36,10 +36,14 @@ def _flops(x: torch.Tensor, w: torch.Tensor) -> float:
 
 
 def _seconds(x: torch.Tensor, w: torch.Tensor, calls: int) -> float:
-    wait = torch.cuda.synchronize if x.device.type == "cuda" else lambda: None
-    wait()
+    _wait_for(x.device)
     began_at = time.perf_counter()
     for _ in range(calls):
         F.linear(x, w)
-    wait()
+    _wait_for(x.device)
     return time.perf_counter() - began_at
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +25,13 @@ def main() -> None:
         _take_part(order, answers, began_at)
     except Exception as error:
         # A user's mistake and a peer's crash alike: the parent has one line, standard error the whole.
-        line = (str(error).strip().splitlines() or [""])[0][:300]
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {line}"}) + "\n")
+        line = (str(error).strip().splitlines() or ["without a word"])[0][:300]
+        kind = (
+            ""
+            if "MiniGPTError" in {base.__name__ for base in type(error).__mro__}
+            else f"{type(error).__name__}: "
+        )
+        answers.write(json.dumps({"error": kind + line}) + "\n")
         answers.flush()
         raise
 
@@ -35,11 +41,13 @@ def _take_part(order: dict[str, Any], answers: IO[str], began_at: float) -> None
     import torch
 
     from minigpt.compiled_code import keep_compiled_code_private
+    from minigpt.distributed.device import resolve_device
     from minigpt.lab.bench.gate import Gate, Stopped
     from minigpt.lab.bench.shapes import Terms
 
     keep_compiled_code_private()
     terms = Terms.from_json(order["terms"])
+    terms = replace(terms, device=str(resolve_device(terms.device)))
     train = _loop_of(order["name"], order["overrides"])
     gate = Gate(sys.stdin, answers, torch.device(terms.device), began_at)
     try:

@@ -78,13 +78,7 @@ def play(
             order = [*range(first, len(there)), *range(first)]
             for index in order:
                 _note(entries[index], there[index].turn(steps, WARM_STEPS))
-            paces = (
-                f"{entry.contender.spec} {terms.shape.tokens_per_step / entry.seconds_per_step[-1]:,.0f}"
-                for entry in entries
-            )
-            say(
-                f"round {number + 1} of {rounds}, tokens/s: {', '.join(paces)}; ceiling {ceilings[-1] / 1e9:,.0f} GFLOP/s"
-            )
+            say(f"round {number + 1} of {rounds}, tokens/s: {_paces(entries, terms)}")
     return Match(terms, threads, entries, ceilings)
 
 
@@ -108,3 +102,8 @@ def _note(entry: Entry, turn: Turn) -> None:
 def _loss(entry: Entry) -> str:
     # On CUDA a step's numbers are read one step late.
     return f"loss {entry.losses[0]:.3f}" if entry.losses else "loss not read yet"
+
+
+def _paces(entries: Sequence[Entry], terms: Terms) -> str:
+    paces = ((one.contender.spec, terms.shape.tokens_per_step / one.seconds_per_step[-1]) for one in entries)
+    return ", ".join(f"{spec} {pace:,.0f}" for spec, pace in paces)

@@ -77,7 +77,7 @@ def train_plainly(
         for batch in next(steps):
             inputs_BT = batch.inputs_BT.to(device, non_blocking=True)
             loss = loss_of(inputs_BT, batch.targets_BT.to(device, non_blocking=True))
-            (loss / terms.shape.grad_accum_steps).backward()
+            torch.autograd.backward(loss / terms.shape.grad_accum_steps)
             losses.append(loss.detach())
         nn.utils.clip_grad_norm_(model.parameters(), terms.max_grad_norm)
         optimizer.step()
