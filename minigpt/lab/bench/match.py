@@ -68,7 +68,8 @@ def play(
         there, entries = [], []
         for number, contender in enumerate(contenders):
             one = stack.enter_context(Contestant(contender, terms, folder / str(number), surroundings))
-            entries.append(_entry(one, one.start()))
+            one.start()
+            entries.append(_entry(one, one.turn(1, warm=0)))
             there.append(one)
             say(f"{contender.spec}: first step after {entries[-1].start_seconds:.0f} s, {_loss(entries[-1])}")
         ceilings = []

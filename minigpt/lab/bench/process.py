@@ -71,10 +71,9 @@ class Contestant:
             if pipe is not None:
                 pipe.close()
 
-    def start(self) -> Turn:
-        """Wait until it is built, and have it make its first step, which compiles."""
+    def start(self) -> None:
+        """Wait until it stands at its first step; its `facts` are known then."""
         self.facts = self._answer()["ready"]
-        return self.turn(1, warm=0)
 
     def turn(self, steps: int, warm: int) -> Turn:
         """Have it make `steps` steps after `warm` that are not timed.
