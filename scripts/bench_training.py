@@ -10,7 +10,7 @@
     python scripts/bench_training.py --device cuda --shape medium --shape 16x1024
 
 Each contender is a process of its own that stays alive; they make a few steps in turn, round after round, each round in
-another order. What counts is the ratio within a round: median, least and most. All have the same shape, micro-batch,
+another order. What counts is the ratio within a round: its median and quartiles. All have the same shape, micro-batch,
 precision, learning rate and the very same token batches. MiniGPT is `minigpt train` itself (loop, loader, monitor,
 records, clipping), the peers are the bare loops of their recipes, with fused AdamW. `minigpt` has the peers' model,
 `minigpt-preset` whatever its preset has switched on. Evaluations and checkpoints are nobody's.

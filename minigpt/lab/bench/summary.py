@@ -17,7 +17,7 @@ QUIET = 0.15
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most of one figure a round."""
+    """Median and quartiles of one figure a round: half of the rounds lie between `low` and `high`."""
 
     median: float
     low: float
@@ -28,7 +28,10 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    return Spread(statistics.median(values), min(values), max(values))
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(middle, low, high)
 
 
 def tokens_per_second(match: Match, entry: Entry) -> list[float]:
@@ -58,11 +61,11 @@ def doubts(match: Match) -> list[str]:
     """What speaks against the figures: a line each."""
     lines = []
     if match.ceilings:
-        found = spread(match.ceilings)
-        if (found.high - found.low) / found.median > QUIET:
+        low, high = min(match.ceilings), max(match.ceilings)
+        if (high - low) / statistics.median(match.ceilings) > QUIET:
             lines.append(
-                f"the machine was not quiet: its best matrix product went from {found.low / 1e9:,.0f} to "
-                f"{found.high / 1e9:,.0f} GFLOP/s between the rounds"
+                f"the machine was not quiet: its best matrix product went from {low / 1e9:,.0f} to {high / 1e9:,.0f} "
+                "GFLOP/s between the rounds"
             )
     for entry in match.entries:
         spec, chance = entry.contender.spec, math.log(entry.vocab_size)

@@ -17,13 +17,13 @@ from minigpt.lab.bench.summary import (
 
 def report(match: Match) -> str:
     """Title, the contenders' table, the ratios' table, doubts."""
-    parts = [_title(match), _table(_HEAD, [_row(match, entry) for entry in match.entries])]
+    parts = [_title(match), table(_HEAD, [_row(match, entry) for entry in match.entries])]
     if match.ceilings:
         found = _spread(spread(match.ceilings).scaled(1e-9), "{:,.0f}")
         parts.append(
-            f"Ceiling: {found} GFLOP/s, the best matrix product in the same rounds. Spread: least to most of a round."
+            f"Ceiling: {found} GFLOP/s, the best matrix product in the same rounds. Medians; half of the rounds lie within the brackets."
         )
-        parts += [table for table in [_ratios(match)] if table]
+        parts += [found for found in [_ratios(match)] if found]
     parts += [f"DOUBT: {line}" for line in doubts(match)]
     return "\n\n".join(parts)
 
@@ -82,7 +82,7 @@ def _ratios(match: Match) -> str | None:
         )
         for entry in ours
     ]
-    return _table(("times as fast as", *names), rows)
+    return table(("times as fast as", *names), rows)
 
 
 def _spread(found: Spread, form: str) -> str:
@@ -90,7 +90,8 @@ def _spread(found: Spread, form: str) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, its columns aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"

@@ -43,9 +43,9 @@ def test_figures_are_taken_within_a_round() -> None:
 
 def test_report_shows_medians_spreads_and_the_best_peer() -> None:
     text = report(match_of(OURS, SLOW, FAST))
-    assert "| minigpt   | 512 (256 to 1,024) | 0.51 (0.26 to 1.02) | 3.0 s " in text
+    assert "| minigpt   | 512 (384 to 768) | 0.51 (0.38 to 0.77) | 3.0 s " in text
     assert "| times as fast as | nanogpt                | hf (best)              |" in text
-    assert "| minigpt          | 2.000 (1.000 to 4.000) | 1.000 (1.000 to 2.000) |" in text
+    assert "| minigpt          | 2.000 (1.500 to 3.000) | 1.000 (1.000 to 1.500) |" in text
     assert "128 tokens a step" in text
     assert "DOUBT" not in text
 
