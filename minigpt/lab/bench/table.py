@@ -19,11 +19,13 @@ def report(match: Match) -> str:
     """Title, the contenders' table, the ratios' table, doubts."""
     parts = [_title(match), table(_HEAD, [_row(match, entry) for entry in match.entries])]
     if match.ceilings:
-        found = _spread(spread(match.ceilings).scaled(1e-9), "{:,.0f}")
+        ceiling = _spread(spread(match.ceilings).scaled(1e-9), "{:,.0f}")
         parts.append(
-            f"Ceiling: {found} GFLOP/s, the best matrix product in the same rounds. Medians; half of the rounds lie within the brackets."
+            f"Ceiling: {ceiling} GFLOP/s, the best matrix product in the same rounds. Medians; half of the rounds lie "
+            "within the brackets."
         )
-        parts += [found for found in [_ratios(match)] if found]
+        compared = _ratios(match)
+        parts += [compared] if compared else []
     parts += [f"DOUBT: {line}" for line in doubts(match)]
     return "\n\n".join(parts)
 

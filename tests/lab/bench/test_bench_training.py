@@ -30,7 +30,7 @@ def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_match_is_played_and_written_when_two_trees_and_a_peer_take_part(tmp_path: Path) -> None:
+def test_match_is_played_and_written_when_two_trees_take_part(tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(
         REPOSITORY / "minigpt", other / "minigpt", ignore=shutil.ignore_patterns("__pycache__", "bench")
@@ -42,19 +42,19 @@ def test_match_is_played_and_written_when_two_trees_and_a_peer_take_part(tmp_pat
         "return 6 * matrices + attention", "return 6 * matrices + attention + 12345"
     )
     count.write_text(changed, encoding="utf-8")
-    contenders = ["minigpt", f"minigpt@{other}", "nanogpt"]
+    contenders = ["minigpt", f"minigpt@{other}"]
     done = bench(
         tmp_path, "--rounds", "2", "--steps", "6", "--output", "out.json", "--contenders", *contenders
     )
     assert done.returncode == 0, done.stderr
     assert "| times as fast as " in done.stdout
     (match,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["matches"]
-    ours, others, peer = match["contenders"]
+    ours, others = match["contenders"]
     assert [one["contender"] for one in match["contenders"]] == contenders
     assert others["flops_per_token"] == ours["flops_per_token"] + 12345
     # The same weights and batches: the same losses, in either tree.
     assert others["losses"] == ours["losses"]
-    for one in (ours, others, peer):
+    for one in (ours, others):
         assert len(one["seconds_per_step"]) == 2
         assert len(one["losses"]) == 1 + 2 * (1 + 6)
         assert one["peak_bytes"] > 0
