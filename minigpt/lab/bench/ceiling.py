@@ -5,6 +5,7 @@ import time
 import torch
 from torch.nn import functional as F
 
+from minigpt.distributed.device import peak_flops
 from minigpt.lab.bench.gate import Facts, Gate
 from minigpt.lab.bench.shapes import Terms
 
@@ -22,7 +23,7 @@ def measure_ceiling(terms: Terms, gate: Gate) -> None:
         (torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype))
         for m, k, n in (CPU_SIZES if device.type == "cpu" else GPU_SIZES)
     ]
-    gate.built(Facts(parameters=0, flops_per_token=0, vocab_size=1))
+    gate.built(Facts(parameters=0, flops_per_token=0, vocab_size=1, peak_flops=peak_flops(device, dtype)))
     while True:
         gate.next_step()
         gate.record(max(_flops(x, w) for x, w in pairs))

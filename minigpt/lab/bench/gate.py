@@ -24,6 +24,8 @@ class Facts:
     vocab_size: int
     """Of the logits: the first loss is near its logarithm."""
     note: str = ""
+    peak_flops: float | None = None
+    """Of the device, by its data sheet (what MFU is measured against); only the ceiling says it, where it is known."""
 
 
 class Gate:

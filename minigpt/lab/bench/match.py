@@ -41,6 +41,8 @@ class Match:
     entries: list[Entry]
     ceilings: list[float]
     """FLOP/s of the best matrix product, one a round."""
+    peak_flops: float | None = None
+    """Of the device, by its data sheet; None where it is not known (a CPU's)."""
 
 
 def play(
@@ -80,17 +82,20 @@ def play(
             for index in order:
                 _note(entries[index], there[index].turn(steps, WARM_STEPS))
             say(f"round {number + 1} of {rounds}, tokens/s: {_paces(entries, terms)}")
-    return Match(terms, threads, entries, ceilings)
+    return Match(terms, threads, entries, ceilings, ceiling.facts["peak_flops"])
 
 
 def _entry(one: Contestant, first: Turn) -> Entry:
     facts: dict[str, Any] = one.facts
     return Entry(
-        contender=one.contender,
+        one.contender,
+        facts["parameters"],
+        facts["flops_per_token"],
+        facts["vocab_size"],
+        facts["note"],
         start_seconds=first.since_start_seconds,
         losses=list(first.values),
         peak_bytes=first.peak_bytes,
-        **facts,
     )
 
 

@@ -45,6 +45,13 @@ def share_of_ceiling(match: Match, entry: Entry) -> list[float]:
     return [entry.flops_per_token * pace / most for pace, most in zip(paces, match.ceilings, strict=True)]
 
 
+def mfu(match: Match, entry: Entry) -> list[float] | None:
+    """The contender's useful FLOP/s over the device's by its data sheet, one a round; None where that is not known."""
+    if match.peak_flops is None:
+        return None
+    return [entry.flops_per_token * pace / match.peak_flops for pace in tokens_per_second(match, entry)]
+
+
 def ratios(match: Match, entry: Entry, other: Entry) -> list[float]:
     """How many times faster `entry` is than `other`, one a round."""
     pairs = zip(tokens_per_second(match, entry), tokens_per_second(match, other), strict=True)
@@ -89,6 +96,7 @@ def as_json(match: Match) -> dict[str, Any]:
         "terms": match.terms.to_json(),
         "threads": match.threads,
         "ceiling_flops": match.ceilings,
+        "peak_flops": match.peak_flops,
         "doubts": doubts(match),
         "contenders": [
             {
@@ -101,6 +109,7 @@ def as_json(match: Match) -> dict[str, Any]:
                 "seconds_per_step": entry.seconds_per_step,
                 "tokens_per_second": tokens_per_second(match, entry),
                 "share_of_ceiling": share_of_ceiling(match, entry),
+                "mfu": mfu(match, entry),
                 "losses": entry.losses,
                 "ratio_to": {
                     other.contender.spec: ratios(match, entry, other)

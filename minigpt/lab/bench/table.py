@@ -8,6 +8,7 @@ from minigpt.lab.bench.summary import (
     best_peer,
     doubts,
     last_loss,
+    mfu,
     ratios,
     share_of_ceiling,
     spread,
@@ -17,7 +18,8 @@ from minigpt.lab.bench.summary import (
 
 def report(match: Match) -> str:
     """Title, the contenders' table, the ratios' table, doubts."""
-    parts = [_title(match), table(_HEAD, [_row(match, entry) for entry in match.entries])]
+    head = _HEAD if match.peak_flops is None else (*_HEAD, "MFU")
+    parts = [_title(match), table(head, [_row(match, entry) for entry in match.entries])]
     if match.ceilings:
         ceiling = _spread(spread(match.ceilings).scaled(1e-9), "{:,.0f}")
         parts.append(
@@ -54,6 +56,7 @@ def _row(match: Match, entry: Entry) -> tuple[str, ...]:
     losses = f"{entry.losses[0]:.2f} -> {last_loss(entry):.2f}" if entry.losses else "-"
     memory = "-" if entry.peak_bytes is None else f"{entry.peak_bytes / 2**30:.2f} GiB"
     note = f" ({entry.note})" if entry.note else ""
+    of_peak = mfu(match, entry)
     return (
         f"{entry.contender.spec}{note}",
         pace,
@@ -62,6 +65,7 @@ def _row(match: Match, entry: Entry) -> tuple[str, ...]:
         memory,
         f"{entry.parameters / 1e6:.2f} M",
         losses,
+        *([] if of_peak is None else [_spread(spread(of_peak), "{:.3f}") if timed else "-"]),
     )
 
 

@@ -9,7 +9,15 @@ from minigpt.errors import ConfigError
 from minigpt.lab.bench.contenders import contender
 from minigpt.lab.bench.match import Entry, Match
 from minigpt.lab.bench.shapes import PRESETS, SHAPES, Terms, shape_named
-from minigpt.lab.bench.summary import as_json, best_peer, doubts, ratios, share_of_ceiling, tokens_per_second
+from minigpt.lab.bench.summary import (
+    as_json,
+    best_peer,
+    doubts,
+    mfu,
+    ratios,
+    share_of_ceiling,
+    tokens_per_second,
+)
 from minigpt.lab.bench.table import report
 
 CHANCE = math.log(320)
@@ -48,6 +56,15 @@ def test_report_shows_medians_spreads_and_the_best_peer() -> None:
     assert "| minigpt          | 2.000 (1.500 to 3.000) | 1.000 (1.000 to 1.500) |" in text
     assert "128 tokens a step" in text
     assert "DOUBT" not in text
+
+
+def test_mfu_is_shown_when_the_devices_peak_is_known() -> None:
+    match = match_of(OURS, SLOW)
+    assert mfu(match, OURS) is None
+    assert "MFU" not in report(match)
+    known = replace(match, peak_flops=2e6)
+    assert mfu(known, OURS) == [0.256, 0.128, 0.512]
+    assert "| 0.256 (0.192 to 0.384) |" in report(known)
 
 
 def test_report_has_no_ratios_when_nothing_was_timed() -> None:
