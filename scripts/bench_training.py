@@ -33,3 +33,5 @@ if __name__ == "__main__":
     except MiniGPTError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

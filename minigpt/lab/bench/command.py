@@ -2,18 +2,18 @@
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from minigpt.errors import ConfigError
-from minigpt.lab.bench.contenders import OURS, PEERS, chosen
+from minigpt.lab.bench.contenders import OURS, PEERS, Contender, chosen
 from minigpt.lab.bench.match import play
 from minigpt.lab.bench.shapes import PRESETS, SHAPES, Shape, Terms, shape_named
 from minigpt.lab.bench.summary import as_json
@@ -31,41 +31,55 @@ def run(arguments: Sequence[str], description: str) -> None:
     for line in left_out:
         _say(line)
     shapes = [_sized(shape, given) for shape in _shapes(given)]
-    matches = []
-    with ExitStack() as stack:
-        folder = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="minigpt-bench-", ignore_cleanup_errors=True)
-            )
-        )
-        environment = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")} if given.cold else {}
-        for number, shape in enumerate(shapes):
-            terms = Terms(
-                shape,
-                precision=given.precision,
-                compile=given.compile == "on",
-                device=given.device,
-                source=given.source,
-                cache_dir=given.cache_dir,
-                tokenizer=given.tokenizer,
-            )
-            match = play(
-                contenders,
-                terms,
-                rounds=given.rounds,
-                steps=given.steps,
-                threads=given.threads,
-                folder=folder / f"shape_{number}",
-                say=_say,
-                environment=environment,
-            )
-            print(report(match), end="\n\n", flush=True)
-            matches.append(as_json(match))
+    check_can_write(given.output, "--output")
+    matches = [_played(shape, contenders, given) for shape in shapes]
     if given.output is not None:
         given.output.write_text(
             json.dumps({"machine": _machine(), "command": list(arguments), "matches": matches}, indent=1)
             + "\n",
             encoding="utf-8",
+        )
+
+
+def _played(shape: Shape, contenders: Sequence[Contender], given: argparse.Namespace) -> dict[str, Any]:
+    """The match on one shape, printed; what --output says of it."""
+    terms = Terms(
+        shape,
+        precision=given.precision,
+        compile=given.compile == "on",
+        device=given.device,
+        source=given.source,
+        cache_dir=given.cache_dir,
+        tokenizer=given.tokenizer,
+    )
+    # A checkpoint before the first step lies there for each run: gone with the match.
+    with tempfile.TemporaryDirectory(prefix="minigpt-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        match = play(
+            contenders,
+            terms,
+            rounds=given.rounds,
+            steps=given.steps,
+            threads=given.threads,
+            folder=folder,
+            say=_say,
+            environment={"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")} if given.cold else {},
+        )
+    print(report(match), end="\n\n", flush=True)
+    return as_json(match)
+
+
+def check_can_write(path: Path | None, option: str) -> None:
+    """Nothing, where `path` (None: not asked for) can be written: not found out after minutes of measuring.
+
+    Raises:
+        ConfigError: its folder is missing or closed, or it is a folder itself.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(
+            f"{option} {path}: no file can be written there; name one in a folder that is there"
         )
 
 

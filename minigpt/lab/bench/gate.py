@@ -71,7 +71,7 @@ class Gate:
             self._answer_turn()
         else:
             assert self._facts is not None, "a contender says what it is before its first step"
-            self._say({"ready": asdict(self._facts)})
+            self._say({"ready": {**asdict(self._facts), "threads": torch.get_num_threads()}})
         self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:

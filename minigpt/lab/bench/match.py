@@ -37,7 +37,7 @@ class Match:
     """All that was measured on one shape."""
 
     terms: Terms
-    threads: int | None
+    threads: int
     entries: list[Entry]
     ceilings: list[float]
     """FLOP/s of the best matrix product, one a round."""
@@ -82,7 +82,7 @@ def play(
             for index in order:
                 _note(entries[index], there[index].turn(steps, WARM_STEPS))
             say(f"round {number + 1} of {rounds}, tokens/s: {_paces(entries, terms)}")
-    return Match(terms, threads, entries, ceilings, ceiling.facts["peak_flops"])
+    return Match(terms, ceiling.facts["threads"], entries, ceilings, ceiling.facts["peak_flops"])
 
 
 def _entry(one: Contestant, first: Turn) -> Entry:

@@ -58,7 +58,7 @@ class Contestant:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env={**os.environ, **environment, "PYTHONPATH": str(contender.tree or TREE)},
+                env={**os.environ, **environment, "PYTHONPATH": _path_of(contender)},
             )
 
     def __enter__(self) -> Self:
@@ -113,3 +113,9 @@ class Contestant:
     def _pipe(pipe: IO[str] | None) -> IO[str]:
         assert pipe is not None
         return pipe
+
+
+def _path_of(contender: Contender) -> str:
+    """PYTHONPATH with the contender's own tree before whatever the user has there."""
+    own = str(contender.tree or TREE)
+    return os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -37,13 +37,13 @@ _HEAD = ("contender", "tokens/s", "of the ceiling", "first step after", "peak me
 
 def _title(match: Match) -> str:
     terms, shape = match.terms, match.terms.shape
-    threads = "" if match.threads is None else f", {match.threads} threads"
     title = (
         f"## {shape.name}: {shape.num_layers} x {shape.hidden_size}, context {shape.context_length}, vocabulary "
         f"{shape.vocab_size}"
     )
     return (
-        f"{title}\n\n{terms.precision}, {'compiled' if terms.compile else 'eager'}, {terms.device}{threads}; "
+        f"{title}\n\n{terms.precision}, {'compiled' if terms.compile else 'eager'}, {terms.device}, "
+        f"{match.threads} threads; "
         f"micro-batch {shape.micro_batch_size} x {shape.grad_accum_steps} = {shape.tokens_per_step} tokens a step; "
         f"{terms.source}; {len(match.ceilings)} rounds, taking turns"
     )

@@ -1,6 +1,7 @@
 """The command line of `scripts/bench_scaling.py`."""
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
@@ -10,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minigpt.errors import ConfigError
+from minigpt.errors import ConfigError, MissingExtraError
+from minigpt.lab.bench.command import check_can_write
 from minigpt.lab.bench.shapes import SHAPES, Terms
 from minigpt.lab.scaling.measure import TURN, measure_long_run, measure_series
 from minigpt.lab.scaling.report import drift, long_run_text, plot, series_text
@@ -92,6 +94,10 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def _check(given: argparse.Namespace) -> None:
+    check_can_write(given.output, "--output")
+    check_can_write(given.plot, "--plot")
+    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("the plot", "matplotlib", "bench")
     if given.long_run < 2 * TURN:
         raise ConfigError(f"--long-run {given.long_run}: too short to compare; use {2 * TURN} or more")
     for name in ("rounds", "steps", "threads"):

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from minigpt.errors import MissingExtraError
 from minigpt.lab.bench.table import table
 from minigpt.lab.scaling.measure import TURN
 from minigpt.lab.scaling.series import Cost, Series
@@ -49,15 +48,9 @@ def series_text(series: Series, costs: Sequence[Cost]) -> str:
 def plot(
     path: Path, seconds_per_step: Sequence[float], measured: Sequence[tuple[Series, Sequence[Cost]]]
 ) -> None:
-    """A panel for each series and one for the long run, in the format that the file's suffix names.
+    """A panel for each series and one for the long run, in the format that the file's suffix names."""
+    import matplotlib
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise MissingExtraError("the plot", "matplotlib", "bench") from None
     # No window: it must work where there is no screen.
     matplotlib.use("Agg")
     from matplotlib import pyplot

@@ -7,6 +7,7 @@ import pytest
 from minigpt.errors import ConfigError
 from minigpt.lab.bench.shapes import SHAPES
 from minigpt.lab.bench.summary import Spread
+from minigpt.lab.scaling import measure
 from minigpt.lab.scaling.command import run
 from minigpt.lab.scaling.measure import TURN, measure_long_run, measure_series
 from minigpt.lab.scaling.report import drift, long_run_text, plot, series_text
@@ -60,9 +61,10 @@ def test_flops_double_with_depth_but_for_the_head() -> None:
     assert flops_of(four) - head == 2 * (flops_of(two) - head)
 
 
-def test_real_runs_are_measured_in_turns(tmp_path: Path) -> None:
+def test_real_runs_are_measured_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "TURN", 5)
     terms = tiny_terms(tmp_path)
-    seconds = measure_long_run(terms, 2 * TURN, threads=1, folder=tmp_path / "long", say=silent)
+    seconds = measure_long_run(terms, 10, threads=1, folder=tmp_path / "long", say=silent)
     assert len(seconds) == 2
     series = Series("depth (layers)", (replace(SHAPES["tiny"], num_layers=1),), (1,))
     (cost,) = measure_series(
@@ -91,6 +93,7 @@ def test_plot_is_drawn_in_the_format_of_its_suffix(tmp_path: Path) -> None:
         (["--long-run", "100"], "--long-run 100: too short to compare; use 200 or more"),
         (["--steps", "0"], "--steps 0: too few"),
         (["--widths", "128", "100"], "--widths 100: cannot be; use a multiple of 64"),
+        (["--output", "nowhere/x.json"], "--output nowhere/x.json: no file can be written there"),
         (["--plot", "x.txt"], "ends in .svg, .png or .pdf"),
     ],
 )
