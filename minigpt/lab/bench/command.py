@@ -14,7 +14,7 @@ from typing import Any
 
 from minigpt.errors import ConfigError
 from minigpt.lab.bench.contenders import OURS, PEERS, Contender, chosen
-from minigpt.lab.bench.match import play
+from minigpt.lab.bench.match import assembled, play
 from minigpt.lab.bench.shapes import PRESETS, SHAPES, Shape, Terms, shape_named
 from minigpt.lab.bench.summary import as_json
 from minigpt.lab.bench.table import report
@@ -55,16 +55,11 @@ def _played(shape: Shape, contenders: Sequence[Contender], given: argparse.Names
     # A checkpoint before the first step lies there for each run: gone with the match.
     with tempfile.TemporaryDirectory(prefix="minigpt-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        match = play(
-            contenders,
-            terms,
-            rounds=given.rounds,
-            steps=given.steps,
-            threads=given.threads,
-            folder=folder,
-            say=_say,
-            environment={"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")} if given.cold else {},
-        )
+        cold = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")} if given.cold else {}
+        with assembled(
+            contenders, terms, threads=given.threads, folder=folder, say=_say, environment=cold
+        ) as field:
+            match = play(field, rounds=given.rounds, steps=given.steps, say=_say)
     print(report(match), end="\n\n", flush=True)
     return as_json(match)
 

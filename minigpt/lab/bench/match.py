@@ -1,7 +1,7 @@
 """The match: contenders take turns, round after round, so that the machine's moods fall on all of them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from minigpt.lab.bench.contenders import Contender
 from minigpt.lab.bench.process import Contestant, Turn
 from minigpt.lab.bench.shapes import Terms
 
+Say = Callable[[str], None]
 CEILING = Contender("ceiling", "ceiling")
 WARM_STEPS = 1
 """Steps at the head of a turn that are not timed: they find the caches full of another contender's numbers."""
@@ -45,21 +46,30 @@ class Match:
     """Of the device, by its data sheet; None where it is not known (a CPU's)."""
 
 
-def play(
+@dataclass
+class Field:
+    """The contenders at the start, each built, compiled and one step old."""
+
+    terms: Terms
+    ceiling: Contestant
+    contestants: list[Contestant]
+    entries: list[Entry]
+
+
+@contextmanager
+def assembled(
     contenders: Sequence[Contender],
     terms: Terms,
     *,
-    rounds: int,
-    steps: int,
     threads: int | None,
     folder: Path,
-    say: Callable[[str], None],
-    environment: dict[str, str] | None = None,
-) -> Match:
-    """Start every contender, then `rounds` rounds of a turn of `steps` steps each; all their files go to `folder`.
+    say: Say,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Field]:
+    """Start every contender, one after the other, for as long as the block lasts; their files go to `folder`.
 
     Raises:
-        ContenderError: one cannot take part, or left the match.
+        ContenderError: one cannot take part.
     """
     surroundings = dict(environment or {})
     if threads is not None:
@@ -67,22 +77,33 @@ def play(
     with ExitStack() as stack:
         ceiling = stack.enter_context(Contestant(CEILING, terms, folder / "ceiling", surroundings))
         ceiling.start()
-        there, entries = [], []
+        field = Field(terms, ceiling, [], [])
         for number, contender in enumerate(contenders):
             one = stack.enter_context(Contestant(contender, terms, folder / str(number), surroundings))
             one.start()
-            entries.append(_entry(one, one.turn(1, warm=0)))
-            there.append(one)
-            say(f"{contender.spec}: first step after {entries[-1].start_seconds:.0f} s, {_loss(entries[-1])}")
-        ceilings = []
-        for number in range(rounds):
-            ceilings.append(max(ceiling.turn(1, warm=0).values))
-            first = number % len(there)
-            order = [*range(first, len(there)), *range(first)]
-            for index in order:
-                _note(entries[index], there[index].turn(steps, WARM_STEPS))
-            say(f"round {number + 1} of {rounds}, tokens/s: {_paces(entries, terms)}")
-    return Match(terms, ceiling.facts["threads"], entries, ceilings, ceiling.facts["peak_flops"])
+            entry = _entry(one, one.turn(1, warm=0))
+            field.contestants.append(one)
+            field.entries.append(entry)
+            say(f"{contender.spec}: first step after {entry.start_seconds:.0f} s, {_loss(entry)}")
+        yield field
+
+
+def play(field: Field, *, rounds: int, steps: int, say: Say) -> Match:
+    """`rounds` rounds in which each contender makes `steps` timed steps; another one begins each time.
+
+    Raises:
+        ContenderError: one left the match.
+    """
+    there, entries = field.contestants, field.entries
+    ceilings = []
+    for number in range(rounds):
+        ceilings.append(max(field.ceiling.turn(1, warm=0).values))
+        first = number % len(there)
+        for index in [*range(first, len(there)), *range(first)]:
+            _note(entries[index], there[index].turn(steps, WARM_STEPS))
+        say(f"round {number + 1} of {rounds}, tokens/s: {_paces(entries, field.terms)}")
+    facts = field.ceiling.facts
+    return Match(field.terms, facts["threads"], entries, ceilings, facts["peak_flops"])
 
 
 def _entry(one: Contestant, first: Turn) -> Entry:
