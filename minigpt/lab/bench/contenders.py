@@ -21,6 +21,8 @@ PEERS = {
 }
 NEEDS = {"hf": ("transformers",), "hf-trainer": ("transformers", "accelerate"), "litgpt": ("litgpt",)}
 DEFAULT = ("minigpt", "minigpt-preset", "nanogpt", "hf", "litgpt")
+_NEXT_KEY = re.compile(r",(?=[a-z_]+\.)")
+"""A comma before another section.key, and none within a list of values."""
 _SPEC = re.compile(r"(?P<name>[a-z-]+)(?P<overrides>(:[^@]+)?)(?P<tree>(@.+)?)")
 
 
@@ -52,7 +54,7 @@ def contender(spec: str) -> Contender:
         near = difflib.get_close_matches(name, [*OURS, *PEERS], n=1)
         hint = f"did you mean {near[0]}?" if near else f"use {', '.join([*OURS, *PEERS])}"
         raise ConfigError(f"--contenders {spec}: there is no such contender; {hint}")
-    overrides = tuple(found["overrides"][1:].split(",")) if found["overrides"] else ()
+    overrides = tuple(_NEXT_KEY.split(found["overrides"][1:])) if found["overrides"] else ()
     tree = Path(found["tree"][1:]).expanduser().absolute() if found["tree"] else None
     if name in PEERS and (overrides or tree):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from minigpt.data.config import DataConfig, TokenizerConfig
 from minigpt.lab.bench.shapes import Terms
 
 FAR = 10_000_000
@@ -41,6 +42,16 @@ def data_overrides(terms: Terms) -> list[str]:
         *([f"data.tokenizer.vocab_size={terms.shape.vocab_size}"] if terms.tokenizer == "bpe" else []),
         *([] if terms.cache_dir is None else [f"data.cache_dir={terms.cache_dir}"]),
     ]
+
+
+def data_config(terms: Terms) -> DataConfig:
+    """The same for who has no configuration of MiniGPT's."""
+    settings = {"kind": terms.tokenizer} | (
+        {"vocab_size": terms.shape.vocab_size} if terms.tokenizer == "bpe" else {}
+    )
+    return DataConfig(
+        source=terms.source, tokenizer=TokenizerConfig.model_validate(settings), cache_dir=terms.cache_dir
+    )
 
 
 def training_overrides(terms: Terms) -> list[str]:

@@ -27,6 +27,11 @@ def test_contender_is_another_trees_when_a_folder_follows_its_name() -> None:
     assert one.is_ours
 
 
+def test_contenders_list_of_values_keeps_its_commas() -> None:
+    one = contender("minigpt:optimizer.betas=[0.9,0.99],model.qk_norm=true")
+    assert one.overrides == ("optimizer.betas=[0.9,0.99]", "model.qk_norm=true")
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from minigpt.data.loader import BatchLoader, StepBatches
 from minigpt.lab.bench.child import _loop_of
 from minigpt.lab.bench.gate import Stopped
+from minigpt.lab.bench.peers.loop import steps_of
 from minigpt.lab.bench.shapes import Terms
 from minigpt.model.count import flops_per_token
 from tests.lab.bench.tiny_terms import OpenGate, tiny_terms
@@ -38,6 +41,27 @@ def test_contender_starts_near_chance_and_learns_when_it_trains(
     assert len(losses) == STEPS
     assert losses[0] == pytest.approx(math.log(facts["vocab_size"]), abs=0.4)
     assert losses[-1] < losses[0] - 0.05
+
+
+def test_peers_read_the_very_batches_that_minigpt_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    terms = tiny_terms(tmp_path)
+    read: list[StepBatches] = []
+    next_step = BatchLoader.next_step
+
+    def noted(loader: BatchLoader) -> StepBatches:
+        read.append(next_step(loader))
+        return read[-1]
+
+    monkeypatch.setattr(BatchLoader, "next_step", noted)
+    trained("minigpt", terms)
+    steps, _ = steps_of(terms)
+    for ours in read[:3]:
+        for one, other in zip(ours.micro_batches, next(steps), strict=True):
+            assert torch.equal(one.inputs_BT, other.inputs_BT)
+            assert torch.equal(one.targets_BT, other.targets_BT)
 
 
 @pytest.mark.parametrize("name", ["nanogpt", "hf", "litgpt"])

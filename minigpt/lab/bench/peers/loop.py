@@ -6,12 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from minigpt.config.load import load_config
 from minigpt.data.loader import Batch, BatchLoader
 from minigpt.data.prepare import prepare
 from minigpt.data.windows import Windows
 from minigpt.lab.bench.gate import Facts, Gate
-from minigpt.lab.bench.settings import data_overrides
+from minigpt.lab.bench.settings import data_config
 from minigpt.lab.bench.shapes import Terms
 from minigpt.model.count import padded_vocab_size
 
@@ -29,11 +28,11 @@ def autocast(terms: Terms) -> AbstractContextManager[None]:
 
 def steps_of(terms: Terms) -> tuple[Iterator[list[Batch]], int]:
     """The very micro-batches that MiniGPT trains on, a step after the other; and the vocabulary for the model."""
-    config = load_config("small", data_overrides(terms)).config
-    prepared = prepare(config.data, progress=False)
+    config = data_config(terms)
+    prepared = prepare(config, progress=False)
     loader = BatchLoader(
         Windows(prepared.train, terms.shape.context_length),
-        seed=config.data.seed,
+        seed=config.seed,
         micro_batch_size=terms.shape.micro_batch_size,
         grad_accum_steps=terms.shape.grad_accum_steps,
         pin_memory=terms.device.startswith("cuda"),
