@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from minigpt.optim.config import OptimizerConfig
+from minigpt.optim.muon import Muon
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
@@ -43,15 +44,11 @@ def _adamw(kinds: dict[str, list[nn.Parameter]], config: OptimizerConfig) -> lis
 
 
 def _muon(kinds: dict[str, list[nn.Parameter]], config: OptimizerConfig) -> list[Optimizer]:
-    """Muon (Jordan 2024, kellerjordan.github.io/posts/muon) on the hidden matrices, AdamW elsewhere.
-
-    Update RMS matched to AdamW's (Moonlight, arXiv 2502.16982), so that one learning rate serves both.
-    """
+    """Muon on the hidden matrices, AdamW elsewhere: updates alike in size, so one learning rate serves both."""
     muon = Muon(
         [{"params": kinds["matrix"], "lr_ratio": 1.0}],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
     )
     return [muon, *_adamw({**kinds, "matrix": []}, config)]
 
@@ -73,8 +70,8 @@ def apply_update(optimizers: Sequence[Optimizer], call_off: Tensor) -> None:
     """Step every optimizer, unless `call_off` (0-dim fp32 on the device) is 1: then nothing changes.
 
     Fused AdamW reads the flag on the device and leaves parameters, moments and step count untouched (what GradScaler
-    itself relies on; a test pins it). Multiplying an update by 0 would not do: 0 x NaN is NaN. Muon has no such
-    switch, so there the host has to look.
+    itself relies on; a test pins it), and so does our Muon. Multiplying an update by 0 would not do: 0 x NaN is NaN.
+    Where an optimizer has no such switch, the host has to look.
     """
     for optimizer in optimizers:
         if getattr(optimizer, "_step_supports_amp_scaling", False):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.errors import ConfigError
+from minigpt.optim.orthogonal import cpu_multiplies_bf16
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,5 @@ def _automatic(device: torch.device) -> str:
         # Cards before Ampere emulate bf16 slowly; their tensor cores speak fp16.
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     if device.type == "cpu":
-        return "bf16" if _cpu_has_bf16_arithmetic() else "off"
+        return "bf16" if cpu_multiplies_bf16() else "off"
     return "off"
-
-
-def _cpu_has_bf16_arithmetic() -> bool:
-    """Whether the CPU multiplies bf16 in hardware; emulated it is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

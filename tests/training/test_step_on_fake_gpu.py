@@ -18,22 +18,24 @@ from tests.training_monitor.fake_gpu import CUDA, fake_gpus, put, with_gradients
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer:UserWarning")
 
 
-def moved(run: Run, workshop: Workshop) -> None:
+def moved(run: Run, workshop: Workshop, *overrides: str) -> None:
     """The run on the fake GPU, newly built where it holds tensors."""
     run.world = World(rank=0, size=1, device=CUDA)
     put(run.model, CUDA)
-    run.optimizers = build_optimizers(run.model, workshop.config().optimizer)
+    run.optimizers = build_optimizers(run.model, workshop.config(*overrides).optimizer)
     run.probe = ModelProbe(run.model, run.optimizers)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_step_needs_no_value_and_no_wait(
-    scaled: bool, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, scaled: bool, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_module, "batch_facts", lambda pairs: None)  # the host's own
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     with opened_run(workshop.config(), tmp_path) as run, fake_gpus() as transfers:
-        moved(run, workshop)
+        moved(run, workshop, f"optimizer.name={optimizer}")
         run.scaler = torch.amp.GradScaler("cuda", enabled=scaled)
         monkeypatch.setattr(Tensor, "backward", lambda loss: with_gradients(run.model))
         run.skip_above = 3.0
