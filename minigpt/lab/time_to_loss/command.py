@@ -1,0 +1,132 @@
+"""The command line of `scripts/time_to_loss.py`."""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from minigpt.errors import ConfigError
+from minigpt.lab.time_to_loss.curve import Curve
+from minigpt.lab.time_to_loss.recipe import PEER, Recipe, overrides_for, recipe_named
+from minigpt.lab.time_to_loss.switches import SWITCHES, ablations
+from minigpt.lab.time_to_loss.table import Bout, ablation_report, report
+from minigpt.lab.time_to_loss.trained import trained
+
+PACE_STEPS = 20
+
+
+class Comparison:
+    """Trainings of one preset's size, on its text, under the same terms."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self._given, self._folder = given, folder
+
+    def trained(self, recipe: Recipe, steps: int, seed: int, name: str = "") -> Curve:
+        """The curve of a whole training; said when it begins."""
+        given = self._given
+        print(f"training {recipe.name}, {steps} steps, seed {seed} ...", flush=True)
+        common = [f"training.compile={given.compile}", *given.set]
+        overrides = overrides_for(
+            recipe, given.config, common, steps=steps, seed=seed, micro_batch_size=given.micro_batch
+        )
+        word = "".join(char if char.isalnum() else "_" for char in recipe.name)[:80]
+        return trained(recipe, given.config, overrides, seed, self._folder / f"{name}{word}.{steps}.{seed}")
+
+    def bout(self, recipe: Recipe, peer: Recipe, seed: int) -> Bout:
+        """The peer and MiniGPT, which gets its shares of the peer's time, by the pace of a few steps."""
+        given = self._given
+        theirs = self.trained(peer, given.steps, seed)
+        lengths = given.lengths
+        if lengths is None:
+            pace = self.trained(recipe, PACE_STEPS, seed, "pace_").pace
+            lengths = [max(1, int(share * theirs.seconds / pace)) for share in given.shares]
+        return Bout(theirs, tuple(self.trained(recipe, length, seed) for length in lengths))
+
+
+def run(arguments: Sequence[str], description: str) -> None:
+    """Train what `arguments` ask for and print the table.
+
+    Raises:
+        MiniGPTError: a mistake of the user's, or a training that failed.
+    """
+    given = _parser(description).parse_args(arguments)
+    if given.steps < 2 or any(not 0 < share <= 1 for share in given.shares):
+        raise ConfigError(
+            f"--steps {given.steps}, --shares {given.shares}: use 2 steps or more, shares of 0 to 1"
+        )
+    peer = recipe_named(given.peer)
+    if not peer.is_peer:
+        raise ConfigError(
+            f"--peer {given.peer}: there is no such peer; use {PEER} or {PEER}:section.key=value,..."
+        )
+    recipe = recipe_named(given.recipe)
+    with tempfile.TemporaryDirectory() as thrown_away:
+        comparison = Comparison(given, (given.folder or Path(thrown_away)).absolute())
+        if given.ablate is not None:
+            lines = _ablate(comparison, recipe, given)
+        else:
+            bouts = []
+            for seed in given.seeds:
+                bouts.append(comparison.bout(recipe, peer, seed))
+                if given.lengths is None:
+                    # The same for every seed, so that their losses can be compared.
+                    given.lengths = [curve.steps for curve in bouts[0].ours]
+            lines = report(bouts, given.shares[0])
+        print("\n" + "\n".join(lines))
+
+
+def _ablate(comparison: Comparison, recipe: Recipe, given: argparse.Namespace) -> list[str]:
+    """Every switch against the recipe, seed by seed: neighbours in time, so that their paces can be compared."""
+    changed = [
+        Recipe(one.name, (*recipe.overrides, *one.overrides)) for one in ablations(given.ablate or None)
+    ]
+    if not changed:
+        raise ConfigError(
+            f"--ablate {' '.join(given.ablate)}: there is no such switch; there are {', '.join(SWITCHES)}"
+        )
+    curves: dict[str, list[Curve]] = {one.name: [] for one in (recipe, *changed)}
+    for seed in given.seeds:
+        for one in (recipe, *changed):
+            curves[one.name].append(comparison.trained(one, given.steps, seed))
+    return ablation_report(curves[recipe.name], [curves[one.name] for one in changed])
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="small", help="a preset's name or a YAML file (default: small)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="for both (sizes, text)"
+    )
+    parser.add_argument(
+        "--recipe", default="preset", metavar="NAME:KEY=VALUE,...", help="MiniGPT's (default: the preset)"
+    )
+    parser.add_argument(
+        "--peer", default=PEER, metavar=f"{PEER}:KEY=VALUE,...", help="the peer's, with another rate, say"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=300, help="of the peer; with --ablate of all (default: 300)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[1 / 3], help="of the peer's time that MiniGPT gets"
+    )
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=None, help="MiniGPT's steps, instead of --shares"
+    )
+    parser.add_argument(
+        "--micro-batch", type=int, default=16, metavar="N", help="sequences of one forward (default: 16)"
+    )
+    parser.add_argument("--compile", choices=("on", "off"), default="on", help="of both (default: on)")
+    parser.add_argument(
+        "--ablate",
+        nargs="*",
+        default=None,
+        metavar="TEXT",
+        help="switches with TEXT in their name; none: all",
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="keep the trainings here, and go on from there"
+    )
+    return parser
