@@ -160,8 +160,9 @@ def build_peer(config: RunConfig) -> PeerRun:
     ).to(device)
     decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     rest = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed}, {"params": rest, "weight_decay": 0.0}],
+        groups,
         lr=config.optimizer.learning_rate,
         betas=config.optimizer.betas,
         weight_decay=config.optimizer.weight_decay,
