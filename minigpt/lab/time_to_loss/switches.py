@@ -7,7 +7,7 @@ SWITCHES = {
     "no QK-norm": ("model.qk_norm=false",),
     "the embedding at the plain rate": ("optimizer.embedding_learning_rate_ratio=1",),
     "the embedding at five times the rate": ("optimizer.embedding_learning_rate_ratio=5",),
-    "cosine to a tenth": ("schedule.kind=cosine", "schedule.min_lr_ratio=0.1"),
+    "linear to nothing": ("schedule.kind=linear", "schedule.min_lr_ratio=0"),
     "half the learning rate": ("optimizer.learning_rate=2e-3",),
     "twice the learning rate": ("optimizer.learning_rate=8e-3",),
     "no weight decay": ("optimizer.weight_decay=0",),
