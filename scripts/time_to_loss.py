@@ -8,10 +8,11 @@
     python scripts/time_to_loss.py --recipe wsd:schedule.kind=wsd --lengths 150
 
 Both train on the same text, windows, tokens a step and precision, compiled, and are evaluated on the same validation
-windows. MiniGPT is `minigpt train` itself with its monitor and records; nanoGPT's is a bare loop with fused AdamW. Each
-training is a process of its own, and they take turns, seed after seed. Time is that of the steps, at their median pace:
-evaluations, checkpoints and compiling are nobody's. --folder keeps what is trained, and a
-second call goes on from there.
+windows. MiniGPT is `minigpt train` itself with its monitor and records; nanoGPT's is a bare loop with fused AdamW.
+First both make steps in turn, as in bench_training.py: time is steps at that pace (the median of the rounds), so
+evaluations, checkpoints and compiling are nobody's, and what the machine does during the trainings touches no figure.
+Then each training runs to the end of its own schedule, in a process of its own. --folder keeps what was measured and
+trained, and a second call goes on from there. With --ablate, step times are those of the trainings themselves.
 """
 
 import importlib.util

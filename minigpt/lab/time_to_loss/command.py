@@ -1,46 +1,44 @@
 """The command line of `scripts/time_to_loss.py`."""
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from minigpt.errors import ConfigError
 from minigpt.lab.time_to_loss.curve import Curve
+from minigpt.lab.time_to_loss.pace import Paces, paces_in_turn
 from minigpt.lab.time_to_loss.recipe import PEER, Recipe, overrides_for, recipe_named
 from minigpt.lab.time_to_loss.switches import SWITCHES, ablations
 from minigpt.lab.time_to_loss.table import Bout, ablation_report, report
 from minigpt.lab.time_to_loss.trained import trained
-
-PACE_STEPS = 20
 
 
 class Comparison:
     """Trainings of one preset's size, on its text, under the same terms."""
 
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
-        self._given, self._folder = given, folder
+        self._given, self.folder = given, folder
 
-    def trained(self, recipe: Recipe, steps: int, seed: int, name: str = "") -> Curve:
+    def trained(self, recipe: Recipe, steps: int, seed: int) -> Curve:
         """The curve of a whole training; said when it begins."""
         given = self._given
-        print(f"training {recipe.name}, {steps} steps, seed {seed} ...", flush=True)
+        print(f"{recipe.name}, {steps} steps, seed {seed} ...", file=sys.stderr, flush=True)
         common = [f"training.compile={given.compile}", *given.set]
         overrides = overrides_for(
             recipe, given.config, common, steps=steps, seed=seed, micro_batch_size=given.micro_batch
         )
         word = "".join(char if char.isalnum() else "_" for char in recipe.name)[:80]
-        return trained(recipe, given.config, overrides, seed, self._folder / f"{name}{word}.{steps}.{seed}")
+        return trained(recipe, given.config, overrides, seed, self.folder / f"{word}.{steps}.{seed}")
 
-    def bout(self, recipe: Recipe, peer: Recipe, seed: int) -> Bout:
-        """The peer and MiniGPT, which gets its shares of the peer's time, by the pace of a few steps."""
-        given = self._given
-        theirs = self.trained(peer, given.steps, seed)
-        lengths = given.lengths
-        if lengths is None:
-            pace = self.trained(recipe, PACE_STEPS, seed, "pace_").pace
-            lengths = [max(1, int(share * theirs.seconds / pace)) for share in given.shares]
-        return Bout(theirs, tuple(self.trained(recipe, length, seed) for length in lengths))
+    def bout(self, recipe: Recipe, peer: Recipe, seed: int, paces: Paces, lengths: Sequence[int]) -> Bout:
+        """The peer and MiniGPT's trainings of `lengths` steps, at the paces that they had in turn."""
+        theirs = replace(self.trained(peer, self._given.steps, seed), step_seconds=paces.peer)
+        ours = [self.trained(recipe, length, seed) for length in lengths]
+        return Bout(theirs, tuple(replace(curve, step_seconds=paces.ours) for curve in ours))
 
 
 def run(arguments: Sequence[str], description: str) -> None:
@@ -65,14 +63,20 @@ def run(arguments: Sequence[str], description: str) -> None:
         if given.ablate is not None:
             lines = _ablate(comparison, recipe, given)
         else:
-            bouts = []
-            for seed in given.seeds:
-                bouts.append(comparison.bout(recipe, peer, seed))
-                if given.lengths is None:
-                    # The same for every seed, so that their losses can be compared.
-                    given.lengths = [curve.steps for curve in bouts[0].ours]
-            lines = report(bouts, given.shares[0])
+            lines = _compare(comparison, recipe, peer, given)
         print("\n" + "\n".join(lines))
+
+
+def _compare(comparison: Comparison, recipe: Recipe, peer: Recipe, given: argparse.Namespace) -> list[str]:
+    """The paces first: they say how many steps MiniGPT has time for. Then every seed."""
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    paces = paces_in_turn(recipe, given.config, given.rounds, given.compile == "on", comparison.folder)
+    ratio = median([theirs / ours for theirs, ours in zip(paces.peer, paces.ours, strict=True)])
+    lengths = given.lengths or [max(1, int(share * given.steps * ratio)) for share in given.shares]
+    if given.pace_only:
+        return [f"MiniGPT makes {ratio:.3f} steps while the peer makes one; in its time: {lengths} steps"]
+    bouts = [comparison.bout(recipe, peer, seed, paces, lengths) for seed in given.seeds]
+    return report(bouts, given.shares[0])
 
 
 def _ablate(comparison: Comparison, recipe: Recipe, given: argparse.Namespace) -> list[str]:
@@ -114,6 +118,12 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=None, help="MiniGPT's steps, instead of --shares"
+    )
+    parser.add_argument("--rounds", type=int, default=8, help="of the paces, in turn (default: 8)")
+    parser.add_argument(
+        "--pace-only",
+        action="store_true",
+        help="only measure the paces, for a later call with the same --folder",
     )
     parser.add_argument(
         "--micro-batch", type=int, default=16, metavar="N", help="sequences of one forward (default: 16)"
