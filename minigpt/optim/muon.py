@@ -79,7 +79,7 @@ class Muon(Optimizer):
         directions = torch.empty(
             (len(matrices), *first.shape), dtype=product_dtype(first.device), device=first.device
         )
-        fresh = _unless(off, 1 - momentum, 0.0)
+        fresh = _unless(off, 1 - momentum, 0.0, first.dtype)
         # Matrix by matrix: each stays in the caches until all is done that reads it.
         for matrix, direction in zip(matrices, directions, strict=True):
             gradient, average = self._gradient(matrix, off), self._average(matrix)
@@ -89,7 +89,7 @@ class Muon(Optimizer):
         directions = orthogonalize(directions, self._orthogonal_steps)
         if off is not None:
             directions.masked_fill_(off, 0.0)
-        kept = _unless(off, 1 - lr * weight_decay, 1.0)
+        kept = _unless(off, 1 - lr * weight_decay, 1.0, first.dtype)
         for matrix, direction in zip(matrices, directions, strict=True):
             matrix.mul_(kept)
             matrix.add_(direction, alpha=-lr * RMS * math.sqrt(max(first.shape)))
@@ -109,11 +109,11 @@ class Muon(Optimizer):
         return state["momentum_buffer"]  # type: ignore[no-any-return]
 
 
-def _unless(off: Tensor | None, value: float, instead: float) -> Tensor | float:
+def _unless(off: Tensor | None, value: float, instead: float, dtype: torch.dtype) -> Tensor | float:
     """`value`, or `instead` where the update is called off, chosen on the device."""
     if off is None:
         return value
-    return torch.where(off, instead, value).float()
+    return torch.where(off, instead, value).to(dtype)
 
 
 def _batches(matrices: list[Tensor]) -> Iterator[list[Tensor]]:

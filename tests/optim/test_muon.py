@@ -120,6 +120,18 @@ def test_flag_on_the_device_changes_no_bit_when_it_is_not_set() -> None:
     torch.testing.assert_close(values(ours), values(plain), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_and_momentum_stay_in_their_own_dtype(dtype: torch.dtype) -> None:
+    parameters = [nn.Parameter(parameter.detach().to(dtype)) for parameter in matrices()]
+    before = values(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = Muon(parameters, lr=0.1)
+    update_on_the_device(optimizer, ON)
+    assert all(not torch.equal(p, b) for p, b in zip(values(parameters), before, strict=True))
+    assert {value.dtype for value in (*values(parameters), *moments(optimizer))} == {dtype}
+
+
 def test_scale_of_the_gradients_is_taken_out_when_it_is_laid_beside() -> None:
     ours, plain = matrices(), matrices()
     scaled, optimizer = Muon(ours), Muon(plain)
