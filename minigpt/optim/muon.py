@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from minigpt.optim.orthogonal import CLASSIC, Quintic, orthogonalize, product_dtype
+from minigpt.optim.orthogonal import CLASSIC, Quintic, normalize_, orthogonalize, product_dtype
 
 RMS = 0.2
 """Of an update at learning rate 1: AdamW's is 0.2 to 0.4 (Moonlight, arXiv 2502.16982)."""
@@ -85,7 +85,8 @@ class Muon(Optimizer):
             gradient, average = self._gradient(matrix, off), self._average(matrix)
             average.lerp_(gradient, fresh)
             # Nesterov: where the average will be after one more such gradient.
-            direction.copy_(gradient.lerp(average, momentum))
+            # Normalised before it is rounded: a small gradient would be nothing in fp16.
+            direction.copy_(normalize_(gradient.lerp(average, momentum)))
         directions = orthogonalize(directions, self._orthogonal_steps)
         if off is not None:
             directions.masked_fill_(off, 0.0)

@@ -19,13 +19,13 @@ CLASSIC: tuple[Quintic, ...] = ((3.4445, -4.7750, 2.0315),) * 5
 _SMALLEST_NORM = 1e-7
 
 
-def orthogonalize(matrices_NRC: Tensor, steps: Sequence[Quintic] = CLASSIC) -> Tensor:
-    """Each of `matrices` (N, R, C) with its singular values brought near 1, in the dtype it came in.
+def normalize_(matrix: Tensor) -> Tensor:
+    """`matrix` over its Frobenius norm, in place: no singular value is above 1 then. One of zeros stays."""
+    return matrix.div_(torch.linalg.vector_norm(matrix).clamp(min=_SMALLEST_NORM))
 
-    A matrix of zeros stays one.
-    """
-    norms_N11 = torch.linalg.vector_norm(matrices_NRC, dim=(1, 2), keepdim=True)
-    x_NRC: Tensor = matrices_NRC / norms_N11.clamp(min=_SMALLEST_NORM)
+
+def orthogonalize(x_NRC: Tensor, steps: Sequence[Quintic] = CLASSIC) -> Tensor:
+    """Each matrix (R, C) of `x`, of Frobenius norm 1, with its singular values brought near 1; in the dtype of `x`."""
     wide = x_NRC.shape[1] <= x_NRC.shape[2]
     for a, b, c in steps:
         # The smaller of the two Gram matrices, so that tall matrices need no transposed copy.

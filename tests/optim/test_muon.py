@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minigpt.optim.muon import Muon, _batches
-from minigpt.optim.orthogonal import CLASSIC, orthogonalize
+from minigpt.optim.orthogonal import CLASSIC, normalize_, orthogonalize
 
 SHAPES = [(24, 24), (24, 24), (40, 24), (24, 40), (24, 24), (40, 24)]
 OFF, ON = torch.tensor(1.0), torch.tensor(0.0)
@@ -32,6 +32,10 @@ def moments(optimizer: Optimizer) -> list[Tensor]:
     """In the order of the parameters: those of a state are in the order of their first update."""
     parameters = optimizer.param_groups[0]["params"]
     return [optimizer.state[parameter]["momentum_buffer"].clone() for parameter in parameters]
+
+
+def normalized(given: Tensor) -> Tensor:
+    return torch.stack([normalize_(matrix.clone()) for matrix in given])
 
 
 def update_on_the_device(optimizer: Muon, found_inf: Tensor) -> None:
@@ -67,19 +71,32 @@ def test_singular_values_come_out_as_the_polynomials_make_them_when_in_fp32(
     for a, b, c in CLASSIC:
         sizes = a * sizes + b * sizes**3 + c * sizes**5
     expected = left @ torch.diag_embed(sizes) @ right
-    torch.testing.assert_close(orthogonalize(given), expected.float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(orthogonalize(normalized(given)), expected.float(), rtol=1e-3, atol=1e-4)
 
 
-def test_bf16_is_near_fp32_when_matrices_are_ill_conditioned() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits_are_near_fp32_when_matrices_are_ill_conditioned(dtype: torch.dtype) -> None:
     given = torch.randn(2, 32, 48, generator=torch.Generator().manual_seed(1)) * torch.logspace(0, -3, 48)
-    exact = orthogonalize(given)
-    rounded = orthogonalize(given.bfloat16())
-    assert rounded.dtype == torch.bfloat16
+    exact = orthogonalize(normalized(given))
+    rounded = orthogonalize(normalized(given).to(dtype))
+    assert rounded.dtype == dtype
     assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
 
 
 def test_zeros_stay_zeros() -> None:
-    assert orthogonalize(torch.zeros(2, 4, 6)).count_nonzero() == 0
+    assert orthogonalize(normalized(torch.zeros(2, 4, 6))).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e10])
+def test_update_does_not_depend_on_the_gradients_size_when_products_are_in_fp16(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minigpt.optim.muon.product_dtype", lambda device: torch.float16)
+    ours, plain = matrices(), matrices()
+    for parameters, factor in ((ours, scale), (plain, 1.0)):
+        give_gradients(parameters, 0, factor)
+        Muon(parameters, lr=0.1).step()
+    torch.testing.assert_close(values(ours), values(plain), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("steps_before", [0, 2])
