@@ -87,7 +87,7 @@ def test_zeros_stay_zeros() -> None:
     assert orthogonalize(normalized(torch.zeros(2, 4, 6))).count_nonzero() == 0
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1e10])
+@pytest.mark.parametrize("scale", [1e-7, 1e10])
 def test_update_does_not_depend_on_the_gradients_size_when_products_are_in_fp16(
     scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
