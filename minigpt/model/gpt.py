@@ -7,13 +7,13 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from minigpt.model.block import Block
 from minigpt.model.cache import KVCache
 from minigpt.model.config import ModelConfig
 from minigpt.model.fused_loss import fused_summed_loss
 from minigpt.model.loss import LossSums
+from minigpt.model.recompute import Recompute, recomputed
 from minigpt.model.rotary import rotary_tables
 
 
@@ -29,7 +29,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        self.recompute_blocks = False
+        self.recompute_blocks: Recompute = "off"
         self.embedding = nn.Embedding(vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         # Post-Norm blocks end in a norm of their own: another one would only add a scale.
@@ -62,8 +62,8 @@ class GPT(nn.Module):
         cos, sin = self.rotary_cos[start:end], self.rotary_sin[start:end]
         x_BTD = self.embedding(inputs_BT)
         for index, block in enumerate(self.blocks):
-            if self.recompute_blocks and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, cos, sin, use_reentrant=False)
+            if self.recompute_blocks != "off" and torch.is_grad_enabled():
+                x_BTD = recomputed(block, self.recompute_blocks, x_BTD, cos, sin)
             else:
                 x_BTD = block(x_BTD, cos, sin, None if cache is None else cache.layers[index])
         x_BTD = self.norm(x_BTD)

@@ -171,7 +171,7 @@ def build_model(
         check_shapes(model.state_dict(), saved)
     model.to_empty(device=device)
     initialize(model, config.training.seed)
-    model.recompute_blocks = config.training.activation_checkpointing == "on"
+    model.recompute_blocks = config.training.recompute
     return model
 
 
@@ -184,7 +184,7 @@ def workload(
         vocab_size=padded_vocab_size(vocab_size),
         micro_batch_size=micro_batch_size,
         precision=precision.name,
-        activation_checkpointing=config.training.activation_checkpointing == "on",
+        activation_checkpointing=config.training.recompute == "full",
         optimizer=config.optimizer.name,
         world_size=world.size,
         device_type=world.device.type,

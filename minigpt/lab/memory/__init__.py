@@ -1,0 +1,1 @@
+"""How near the planned memory comes to what a training takes."""
