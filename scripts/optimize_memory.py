@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The memory report of a preset: the same as `minigpt memory`, which has the logic."""
+"""The memory report of a preset: the same as `minigpt plan`, which has the logic."""
 
 import argparse
 import importlib.util
@@ -16,7 +16,7 @@ def arguments() -> list[str]:
     parser.add_argument("--config", default="medium", help="a preset's name or a YAML file (default: medium)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
     given = parser.parse_args()
-    return ["memory", "--config", given.config, *(word for value in given.set for word in ("--set", value))]
+    return ["plan", "--config", given.config, *(word for value in given.set for word in ("--set", value))]
 
 
 if __name__ == "__main__":

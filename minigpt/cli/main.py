@@ -20,7 +20,7 @@ from minigpt.cli import (
     evaluate,
     generate,
     lab,
-    memory,
+    plan,
     prepare,
     replay,
     train,
@@ -85,7 +85,9 @@ app.command("prepare")(prepare.prepare)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("diagnose")(diagnose.diagnose)
-app.command("memory")(memory.memory)
+app.command("plan")(plan.plan)
+# Its name before it told of more than memory.
+app.command("memory", hidden=True)(plan.plan)
 app.command("replay")(replay.replay)
 app.command("verify")(verify.verify)
 app.command("verify-resume")(verify_resume.verify_resume)
@@ -179,7 +181,7 @@ def _of_the_machine(error: OSError | RuntimeError | MemoryError) -> str | None:
     if shortage_of(error) is None:
         return None
     said = (str(error).strip().splitlines() or ["no memory left"])[0]
-    return f"out of memory: {said}; a smaller model, batch or context fits (see: minigpt memory)"
+    return f"out of memory: {said}; a smaller model, batch or context fits (see: minigpt plan)"
 
 
 def _drop_what_cannot_be_printed() -> None:

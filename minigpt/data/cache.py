@@ -19,16 +19,27 @@ from minigpt.errors import DataError
 
 def cached_fingerprint(corpus: Corpus, state: str, cache: Path, watch: Watch) -> str:
     """The corpus's fingerprint, read from the cache where no file changed since it was last computed."""
-    remembered = cache / "fingerprints" / state
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        fingerprint, _, digest = read_whole(remembered).decode("ascii").partition(" ")
-        if digest == _vouching(state, fingerprint):
-            return fingerprint
+    known = remembered_fingerprint(state, cache)
+    if known is not None:
+        return known
     with watch.over("reading the corpus", corpus.size_bytes()) as tick:
         fingerprint = corpus.fingerprint(tick)
     with writing_to(cache):
-        write_text_atomically(remembered, f"{fingerprint} {_vouching(state, fingerprint)}")
+        write_text_atomically(_memory_of(state, cache), f"{fingerprint} {_vouching(state, fingerprint)}")
     return fingerprint
+
+
+def remembered_fingerprint(state: str, cache: Path) -> str | None:
+    """The fingerprint of a corpus in this state, if it was computed before; nothing is read but the cache."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        fingerprint, _, digest = read_whole(_memory_of(state, cache)).decode("ascii").partition(" ")
+        if digest == _vouching(state, fingerprint):
+            return fingerprint
+    return None
+
+
+def _memory_of(state: str, cache: Path) -> Path:
+    return cache / "fingerprints" / state
 
 
 def _vouching(state: str, fingerprint: str) -> str:

@@ -34,5 +34,9 @@ def flops_per_token(config: ModelConfig, vocab_size: int) -> int:
     12 x layers x hidden x context, halved because causal attention needs only the lower triangle.
     """
     matrices = num_matrix_parameters(config) + vocab_size * config.hidden_size
-    attention = 6 * config.num_layers * config.hidden_size * config.context_length
-    return 6 * matrices + attention
+    return 6 * matrices + attention_flops_per_token(config)
+
+
+def attention_flops_per_token(config: ModelConfig) -> int:
+    """The share of `flops_per_token` that grows with the context; a third of it is the forward pass's."""
+    return 6 * config.num_layers * config.hidden_size * config.context_length

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from minigpt.errors import ConfigError
-from minigpt.planning.memory import Workload, memory_report
+from minigpt.planning.memory import memory_report
+from minigpt.planning.workload import Workload
 
 _BEYOND = 4
 """So many times the free memory is refused: estimates err, and what is free may grow (other programs, swap)."""

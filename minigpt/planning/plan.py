@@ -61,9 +61,9 @@ class RunPlan:
             f"Model:     {count_text(self.parameters)} parameters, context {self.context_length}",
             f"Length:    {self.max_steps:,} steps x {self.tokens_per_step:,} tokens = "
             f"{count_text(self.total_tokens)} tokens",
-            f"           {_ratio_text(self.tokens_per_parameter)} tokens a parameter "
+            f"           {ratio_text(self.tokens_per_parameter)} tokens a parameter "
             f"(Chinchilla's optimum: {CHINCHILLA_TOKENS_PER_PARAMETER})",
-            f"Corpus:    {self.corpus}: {count_text(self.corpus_tokens)} tokens, read {_times(self.epochs)}",
+            f"Corpus:    {self.corpus}: {count_text(self.corpus_tokens)} tokens, read {times_text(self.epochs)}",
             f"Batch:     {self.micro_batch_size} sequences x {self.grad_accum_steps} accumulated{ranks} "
             f"x {self.context_length} tokens",
             f"Memory:    about {bytes_text(self.memory.peak)}{available}; a checkpoint takes "
@@ -77,7 +77,7 @@ class RunPlan:
         if self.epochs > MAX_USEFUL_EPOCHS:
             fitting = max(1, MAX_USEFUL_EPOCHS * self.corpus_tokens // self.tokens_per_step)
             found.append(
-                f"reads the corpus {_times(self.epochs)}: expect memorising, more text or fewer steps "
+                f"reads the corpus {times_text(self.epochs)}: expect memorising, more text or fewer steps "
                 f"(up to {MAX_USEFUL_EPOCHS} times is nearly as good as new text: "
                 f"--set training.max_steps={fitting})"
             )
@@ -92,7 +92,7 @@ class RunPlan:
         if self.fitting_micro_batch_size is not None:
             return f"--set training.micro_batch_size={self.fitting_micro_batch_size} fits"
         return (
-            "even one sequence at a time does not fit: --set training.activation_checkpointing=on, "
+            "even one sequence at a time does not fit: --set training.activation_checkpointing=full, "
             "a shorter model.context_length or a smaller preset"
         )
 
@@ -112,11 +112,13 @@ def bytes_text(size_bytes: int) -> str:
     return f"{_three_digits(size_bytes / (1 << 20))} MiB"
 
 
-def _times(epochs: float) -> str:
+def times_text(epochs: float) -> str:
+    """How often a text is read."""
     return f"{epochs:.2g} times" if epochs < 9.5 else f"{epochs:.0f} times"
 
 
-def _ratio_text(ratio: float) -> str:
+def ratio_text(ratio: float) -> str:
+    """A ratio in three digits."""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 from minigpt.data.config import TokenizerConfig
 from minigpt.data.tokenizer import Tokenizer
 from minigpt.model.config import ModelConfig
-from minigpt.model.count import num_parameters, padded_vocab_size
-from minigpt.planning.memory import Workload, largest_micro_batch
-from minigpt.planning.plan import count_text
+from minigpt.model.count import padded_vocab_size
+from minigpt.planning.micro_batch import largest_micro_batch
+from minigpt.planning.workload import Recompute, Workload
 
 BYTES_VOCAB_SIZE = 257
 """256 byte values and the end of text."""
@@ -22,12 +22,13 @@ def preset_workload(
     tokens_per_step: int,
     micro_batch_size: int | None,
     precision: str,
-    activation_checkpointing: bool,
+    recompute: Recompute,
     optimizer: Literal["adamw", "muon"],
     device_type: str,
+    compiled: bool,
     available_bytes: int | None,
-) -> tuple[Workload, str]:
-    """The step that one process would compute, and its choices in words.
+) -> Workload:
+    """The step that one process would compute.
 
     `micro_batch_size` None is "auto": what a run here would choose.
 
@@ -36,20 +37,20 @@ def preset_workload(
     """
     vocab_size = padded_vocab_size(planned_vocab_size(tokenizer))
     work = Workload(
-        model, vocab_size, 1, precision, activation_checkpointing, optimizer, device_type=device_type
+        model,
+        vocab_size,
+        1,
+        precision,
+        recompute,
+        optimizer,
+        device_type=device_type,
+        compiled=compiled,
     )
     sequences = tokens_per_step // model.context_length
-    if micro_batch_size is None:
-        size = largest_micro_batch(work, sequences_per_rank_step=sequences, available_bytes=available_bytes)
-        how = "auto"
-    else:
-        size, how = micro_batch_size, "as set"
-    work = replace(work, micro_batch_size=size)
-    return work, (
-        f"{count_text(num_parameters(model, vocab_size))} parameters, micro_batch_size {size} ({how}) "
-        f"x {model.context_length} tokens, "
-        f"{'fp32' if precision == 'off' else precision}, {optimizer}"
+    size = micro_batch_size or largest_micro_batch(
+        work, sequences_per_rank_step=sequences, available_bytes=available_bytes
     )
+    return replace(work, micro_batch_size=size, accumulates=size < sequences)
 
 
 def planned_vocab_size(tokenizer: TokenizerConfig) -> int:

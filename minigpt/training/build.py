@@ -27,7 +27,8 @@ from minigpt.model.saved_weights import check_depth
 from minigpt.optim.build import build_optimizers
 from minigpt.planning.available import available_bytes
 from minigpt.planning.limits import check_conceivable
-from minigpt.planning.memory import Workload, largest_micro_batch
+from minigpt.planning.micro_batch import largest_micro_batch
+from minigpt.planning.workload import Workload
 from minigpt.training.allocator import keep_buffers
 from minigpt.training.identity import Order, identity_of
 from minigpt.training.interrupt import Interrupt
@@ -184,10 +185,14 @@ def workload(
         vocab_size=padded_vocab_size(vocab_size),
         micro_batch_size=micro_batch_size,
         precision=precision.name,
-        activation_checkpointing=config.training.recompute == "full",
+        recompute=config.training.recompute,
         optimizer=config.optimizer.name,
         world_size=world.size,
         device_type=world.device.type,
+        # With auto the first steps are eager.
+        compiled=config.training.compile == "on" and world.device.type != "mps",
+        accumulates=micro_batch_size * config.model.context_length * world.size
+        < config.training.tokens_per_step,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from minigpt.checkpoint.config import CheckpointConfig
 from minigpt.checkpoint.files import checkpoints_by_step
+from minigpt.planning.checkpoints import most_checkpoints
 from minigpt.planning.plan import bytes_text
 
 
@@ -22,10 +23,7 @@ def disk_warnings(
     if not usage.total:  # some FUSE file systems do not know
         return []
     free = usage.free
-    # One more while the next is being written.
-    keep = checkpoints.keep_last + checkpoints.keep_best + 1
-    if checkpoints.keep_every_steps:
-        keep += max_steps // checkpoints.keep_every_steps
+    keep = most_checkpoints(checkpoints, max_steps)
     missing = max(1, keep - (len(checkpoints_by_step(run_dir)) if goes_on else 0))
     if free >= missing * checkpoint_bytes:
         return []

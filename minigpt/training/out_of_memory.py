@@ -10,8 +10,9 @@ import torch
 
 from minigpt.errors import OutOfMemoryError
 from minigpt.planning.available import available_bytes
-from minigpt.planning.memory import Workload, memory_report
+from minigpt.planning.memory import memory_report
 from minigpt.planning.plan import bytes_text
+from minigpt.planning.workload import Workload
 from minigpt.training.redo import random_states, set_random_states
 from minigpt.training.run import Run
 from minigpt.training_monitor.event import Event
@@ -158,14 +159,14 @@ def _told(run: Run, what: str, shortage: Shortage, smaller: int | None) -> str:
 def _way_out(run: Run, work: Workload, smaller: int | None) -> str:
     """The change that costs least."""
     if smaller is not None:
-        less = _peak_text(replace(work, micro_batch_size=smaller))
+        less = _peak_text(replace(work, micro_batch_size=smaller, accumulates=True))
         choice = "" if run.world.size > 1 else " (or auto)"
         return (
             f"--set training.micro_batch_size={smaller}{choice} needs about {less} for the same tokens a step"
         )
-    if not work.activation_checkpointing:
-        less = _peak_text(replace(work, activation_checkpointing=True))
-        return f"--set training.activation_checkpointing=on needs about {less}, and a third more time"
+    if work.recompute != "full":
+        less = _peak_text(replace(work, recompute="full"))
+        return f"--set training.activation_checkpointing=full needs about {less}, and a third more time"
     return "a shorter model.context_length or a smaller model is needed"
 
 

@@ -15,7 +15,8 @@ from minigpt.distributed.device import device_title
 from minigpt.distributed.world import World, joined_world
 from minigpt.errors import CheckpointError
 from minigpt.planning.available import available_bytes
-from minigpt.planning.memory import fitting_micro_batch, memory_report
+from minigpt.planning.memory import memory_report
+from minigpt.planning.micro_batch import fitting_micro_batch
 from minigpt.planning.plan import RunPlan
 from minigpt.training.aside import set_aside, set_newer_aside, whole_or_nothing
 from minigpt.training.build import build_run, workload

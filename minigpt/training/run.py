@@ -18,7 +18,7 @@ from minigpt.distributed.world import World
 from minigpt.model.gpt import GPT
 from minigpt.optim.config import ScheduleConfig
 from minigpt.optim.schedule import LoweredRate
-from minigpt.planning.memory import Workload
+from minigpt.planning.workload import Workload
 from minigpt.training.compile_costs import Pace
 from minigpt.training.config import TrainingConfig
 from minigpt.training.interrupt import Interrupt

@@ -16,7 +16,7 @@ from minigpt.data.split import plan_split
 from minigpt.errors import ConfigError, DataError, MiniGPTError, on_one_line, user_path
 from minigpt.model.config import ModelConfig
 from minigpt.planning.limits import check_conceivable
-from minigpt.planning.memory import Workload
+from minigpt.planning.workload import Workload
 
 
 def _refusal(name: str, *overrides: str) -> str:

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from minigpt.model.config import ModelConfig
-from minigpt.planning.memory import Workload, memory_report
+from minigpt.planning.memory import memory_report
 from minigpt.planning.plan import RunPlan, bytes_text, count_text
+from minigpt.planning.workload import Workload
 
 MEMORY = memory_report(Workload(ModelConfig(), 8192, 16))
 PLAN = RunPlan(
@@ -64,7 +65,7 @@ def test_plan_warns_when_memory_is_short_and_names_what_fits() -> None:
     (warning,) = short.warnings()
     assert "only 1.00 MiB is available; --set training.micro_batch_size=2 fits" in warning
     (warning,) = replace(short, fitting_micro_batch_size=None).warnings()
-    assert "--set training.activation_checkpointing=on" in warning
+    assert "--set training.activation_checkpointing=full" in warning
 
 
 def test_plan_without_known_memory_says_nothing_of_it() -> None:

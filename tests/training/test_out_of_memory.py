@@ -182,7 +182,7 @@ def test_single_sequence_that_does_not_fit_ends_the_run_with_a_lever(
     with (
         opened_run(workshop.config(AUTO), run_dir) as run,
         room_for(run, 0),
-        pytest.raises(OutOfMemoryError, match=r"--set training\.activation_checkpointing=on needs about"),
+        pytest.raises(OutOfMemoryError, match=r"--set training\.activation_checkpointing=full needs about"),
     ):
         train(run)
 

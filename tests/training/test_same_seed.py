@@ -18,6 +18,7 @@ WAYS = {
     "dropout": ("model.dropout=0.2",),
     "muon": ("optimizer.name=muon", "optimizer.learning_rate=0.004"),
     "recomputed": ("training.activation_checkpointing=on", "model.dropout=0.2"),
+    "products kept": ("training.activation_checkpointing=selective", "model.dropout=0.3"),
 }
 PROGRAM = """
 import sys

@@ -193,8 +193,9 @@ def test_z_loss_steers_the_gradient_but_is_not_reported(workshop: Workshop) -> N
     assert not torch.isclose(first[3], second[3], rtol=1e-3)
 
 
-def test_activation_checkpointing_changes_nothing_when_on(workshop: Workshop) -> None:
-    off, on = (f"training.activation_checkpointing={value}" for value in ("off", "on"))
+@pytest.mark.parametrize("kind", ["selective", "full"])
+def test_activation_checkpointing_changes_nothing(workshop: Workshop, kind: str) -> None:
+    off, on = (f"training.activation_checkpointing={value}" for value in ("off", kind))
     with tiny(workshop, off, "model.dropout=0.1") as plain:
         for seed in range(3):
             train_step(plain, step_batches(random_batch(4, seed)), 0.01)

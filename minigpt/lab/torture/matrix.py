@@ -47,6 +47,14 @@ CASES = (
         ),
     ),
     Case(
+        "selective activation checkpointing, bf16, dropout .3",
+        (
+            "training.activation_checkpointing=selective",
+            "training.mixed_precision=bf16",
+            "model.dropout=0.3",
+        ),
+    ),
+    Case(
         "a checkpoint every step, all kept",
         ("checkpoint.every_steps=1", "checkpoint.keep_every_steps=1", "training.max_steps=12"),
     ),

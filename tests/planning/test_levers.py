@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
+from minigpt.planning.advice import advice_lines, levers, table, verdict
 
 from minigpt.data.config import TokenizerConfig
 from minigpt.data.tokenizer import bytes_tokenizer
 from minigpt.model.config import ModelConfig
-from minigpt.planning.advice import advice_lines, levers, table, verdict
-from minigpt.planning.memory import Workload, memory_report
+from minigpt.planning.memory import memory_report
 from minigpt.planning.preset import planned_vocab_size, preset_workload
+from minigpt.planning.workload import Workload
 
 MODEL = ModelConfig()
 WORK = Workload(MODEL, 8192, micro_batch_size=16)
