@@ -67,11 +67,10 @@ def whole_block(work: Workload) -> Kept:
 def _kept_at_the_end(work: Workload) -> Kept:
     """The stream that leaves the last block, the final norm and what the head reads."""
     hidden = work.model.hidden_size
-    norm = _norm_bytes(work, hidden, 1) if work.model.norm_position == "pre" else 0
-    cast = (
-        work.activation_bytes * hidden if work.precision != "off" or work.model.norm_position == "pre" else 0
-    )
-    return Kept(residual=FP32_BYTES * hidden, norms=norm + cast)
+    stream = FP32_BYTES * hidden
+    if work.model.norm_position == "post":
+        return Kept(residual=stream)
+    return Kept(residual=stream, norms=_norm_bytes(work, hidden, 1) + work.activation_bytes * hidden)
 
 
 def _norm_bytes(work: Workload, width: int, count: int) -> int:

@@ -91,11 +91,15 @@ def memory_report(work: Workload) -> MemoryReport:
     gradients = FP32_BYTES * total * (2 if work.world_size > 1 else 1)
     # AdamW: two moments; Muon: one on the hidden matrices, AdamW on the rest.
     moments = 2 * total - (matrices if work.optimizer == "muon" else 0)
-    head = work.vocab_size * config.hidden_size
-    cast_weights = 0 if work.precision == "off" else 2 * (matrices + head)
+    cast_weights = 0 if work.precision == "off" else 2 * work.vocab_size * config.hidden_size
+    if work.recompute == "off":
+        # Else they are cast again, block by block.
+        cast_weights += 0 if work.precision == "off" else 2 * matrices
     kept, logits = kept_by_model(work), logits_bytes(work)
     recomputed = max(0, work.tokens * _recomputed_bytes(work) - logits)
-    passing = work.tokens * kept.total + recomputed + logits
+    come_last = not work.accumulates and work.world_size == 1
+    passing = work.tokens * kept.total + recomputed + logits + cast_weights
+    passing = max(passing, gradients) if come_last else passing + gradients
     return MemoryReport(
         parameters=FP32_BYTES * total,
         gradients=gradients,
@@ -109,8 +113,7 @@ def memory_report(work: Workload) -> MemoryReport:
         recomputed_block=recomputed,
         runtime=heap_bytes(work, passing) if work.device_type == "cpu" else 0,
         checkpoint_file=FP32_BYTES * (total + moments),
-        # The ranks' buckets are there all the time.
-        gradients_come_last=not work.accumulates and work.world_size == 1,
+        gradients_come_last=come_last,
     )
 
 
@@ -119,5 +122,5 @@ def _recomputed_bytes(work: Workload) -> int:
     if work.recompute == "off":
         return 0
     gradients = FP32_BYTES * work.model.hidden_size
-    gradients += 3 * work.activation_bytes * work.model.resolved_intermediate_size
+    gradients += work.activation_bytes * work.model.resolved_intermediate_size
     return whole_block(work).total - kept_by_block(work).total + gradients

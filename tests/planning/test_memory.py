@@ -8,14 +8,11 @@ from torch import Tensor
 from minigpt.model.config import ModelConfig
 from minigpt.model.count import num_parameters
 from minigpt.model.gpt import GPT
-from minigpt.planning.memory import (
-    CPU_MICRO_BATCH_LIMIT,
-    FP32_BYTES,
-    Workload,
-    fitting_micro_batch,
-    largest_micro_batch,
-    memory_report,
-)
+from minigpt.planning.activations import FP32_BYTES
+from minigpt.planning.memory import memory_report
+from minigpt.planning.micro_batch import CPU_MICRO_BATCH_LIMIT, fitting_micro_batch, largest_micro_batch
+from minigpt.planning.workload import Recompute, Workload
+from tests.planning.live_bytes import live_bytes
 
 SMALL = ModelConfig(num_layers=3, hidden_size=64, num_heads=4, context_length=64, intermediate_size=192)
 
@@ -65,6 +62,19 @@ def test_activations_equal_what_autograd_keeps(precision: str, changes: dict[str
     assert report.activations + report.cast_weights + logits == pytest.approx(saved_bytes(work), rel=0.01)
 
 
+@pytest.mark.parametrize("recompute", ["off", "selective", "full"])
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1, "qk_norm": True}, {"z_loss_weight": 1e-4}], ids=str)
+@pytest.mark.parametrize(("precision", "accumulates"), [("off", True), ("bf16", True), ("bf16", False)])
+def test_peak_is_what_a_step_really_holds(
+    precision: str, accumulates: bool, changes: dict[str, object], recompute: Recompute
+) -> None:
+    config = ModelConfig.model_validate(SMALL.model_dump() | {"num_layers": 6} | changes)
+    work = Workload(config, 2048, 16, precision, recompute, accumulates=accumulates)
+    report = memory_report(work)
+    tensors = report.peak - report.runtime - report.parameters - report.optimizer_state
+    assert tensors == pytest.approx(live_bytes(work), rel=0.02)
+
+
 def test_parameters_gradients_and_moments_follow_from_the_count() -> None:
     total = num_parameters(SMALL, 512)
     report = memory_report(Workload(SMALL, 512, 1))
@@ -86,7 +96,7 @@ def test_several_ranks_hold_the_gradients_twice() -> None:
 
 
 def test_activation_checkpointing_keeps_one_stream_a_block() -> None:
-    report = memory_report(Workload(SMALL, 512, 2, activation_checkpointing=True))
+    report = memory_report(Workload(SMALL, 512, 2, recompute="full"))
     assert report.residual == 2 * 64 * (3 + 1) * 4 * 64
     assert report.attention == report.mlp == 0
     assert report.peak == sum(size for _, size in report.parts())

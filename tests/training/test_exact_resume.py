@@ -79,7 +79,10 @@ def test_resumed_run_is_bit_equal_to_the_straight_one_when_it_was_killed(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
-def test_resumed_run_is_bit_equal_when_compiled_on_two_threads(workshop: Workshop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recompute", ["off", "selective"])
+def test_resumed_run_is_bit_equal_when_compiled_on_two_threads(
+    recompute: str, workshop: Workshop, tmp_path: Path
+) -> None:
     """Large enough for both threads to add to the same row of the embedding's gradient."""
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     settings = (
@@ -91,6 +94,7 @@ def test_resumed_run_is_bit_equal_when_compiled_on_two_threads(workshop: Worksho
         "training.micro_batch_size=8",
         "training.mixed_precision=bf16",
         "training.compile=on",
+        f"training.activation_checkpointing={recompute}",
         "training.eval_every_steps=1000",
     )
     with workshop.start(straight, *settings, threads=2) as process:
