@@ -13,21 +13,22 @@ from minigpt.model.gpt import GPT
 from minigpt.planning.workload import Workload
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that come into being inside, and the most of them at a time."""
 
     def __init__(self, known: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = {tensor.untyped_storage().data_ptr() for tensor in known}
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.most = 0
+        self._live: dict[int, tuple[Any, int]] = {}
+        self.most: int = 0
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operator(*args, **(kwargs or {}))
         for value in tree_leaves(result):
             if isinstance(value, Tensor) and value.untyped_storage().data_ptr() not in self._known:
                 storage = value.untyped_storage()
-                self._live[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+                alive: Any = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                self._live[storage.data_ptr()] = (alive, storage.nbytes())
         self._live = {key: held for key, held in self._live.items() if not held[0].expired()}
         self.most = max(self.most, sum(size for _, size in self._live.values()))
         return result
@@ -47,4 +48,4 @@ def live_bytes(work: Workload) -> int:
                 loss = model(ids_BT, ids_BT).total
             loss.backward()
             del loss
-    return counted.most
+    return int(counted.most)

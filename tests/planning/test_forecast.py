@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_verdict_says_whether_it_fits() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_pace_is_tried_out_and_leaves_the_random_state_alone(optimizer: str) -> None:
+def test_pace_is_tried_out_and_leaves_the_random_state_alone(optimizer: Literal["adamw", "muon"]) -> None:
     before = torch.random.get_rng_state()
     pace = measured_pace(replace(TINY, optimizer=optimizer, recompute="selective"), torch.device("cpu"), None)
     assert pace is not None

@@ -6,7 +6,7 @@ from minigpt.model.config import ModelConfig
 from minigpt.model.count import attention_flops_per_token, flops_per_token
 from minigpt.planning.levers import levers, recomputed_fraction
 from minigpt.planning.memory import memory_report
-from minigpt.planning.workload import Workload
+from minigpt.planning.workload import Recompute, Workload
 
 WORK = Workload(ModelConfig(), 8192, micro_batch_size=16)
 
@@ -39,7 +39,7 @@ def test_levers_that_are_pulled_already_are_not_offered() -> None:
 
 
 @pytest.mark.parametrize("recompute", ["off", "selective"])
-def test_full_checkpointing_costs_a_second_forward_pass_of_the_blocks(recompute: str) -> None:
+def test_full_checkpointing_costs_a_second_forward_pass_of_the_blocks(recompute: Recompute) -> None:
     work = replace(WORK, recompute=recompute)
     model = work.model
     head = 6 * work.vocab_size * model.hidden_size
