@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from minigpt.model.count import num_matrix_parameters, num_parameters
 from minigpt.planning.activations import FP32_BYTES, kept_by_block, kept_by_model, whole_block
 from minigpt.planning.cpu_process import heap_bytes
-from minigpt.planning.loss_memory import logits_bytes
+from minigpt.planning.loss_memory import loss_bytes, waiting_bytes
 from minigpt.planning.workload import Workload
 
 
@@ -91,14 +91,11 @@ def memory_report(work: Workload) -> MemoryReport:
     gradients = FP32_BYTES * total * (2 if work.world_size > 1 else 1)
     # AdamW: two moments; Muon: one on the hidden matrices, AdamW on the rest.
     moments = 2 * total - (matrices if work.optimizer == "muon" else 0)
-    cast_weights = 0 if work.precision == "off" else 2 * work.vocab_size * config.hidden_size
-    if work.recompute == "off":
-        # Else they are cast again, block by block.
-        cast_weights += 0 if work.precision == "off" else 2 * matrices
-    kept, logits = kept_by_model(work), logits_bytes(work)
-    recomputed = max(0, work.tokens * _recomputed_bytes(work) - logits)
+    cast_weights = 2 * matrices if work.precision != "off" else 0
+    kept, loss = kept_by_model(work), loss_bytes(work)
+    recomputed = max(0, work.tokens * _recomputed_bytes(work) + waiting_bytes(work) - loss)
     come_last = not work.accumulates and work.world_size == 1
-    passing = work.tokens * kept.total + recomputed + logits + cast_weights
+    passing = work.tokens * kept.total + recomputed + loss + cast_weights
     passing = max(passing, gradients) if come_last else passing + gradients
     return MemoryReport(
         parameters=FP32_BYTES * total,
@@ -109,7 +106,7 @@ def memory_report(work: Workload) -> MemoryReport:
         norms=work.tokens * kept.norms,
         attention=work.tokens * kept.attention,
         mlp=work.tokens * kept.mlp,
-        logits_and_loss=logits,
+        logits_and_loss=loss,
         recomputed_block=recomputed,
         runtime=heap_bytes(work, passing) if work.device_type == "cpu" else 0,
         checkpoint_file=FP32_BYTES * (total + moments),
