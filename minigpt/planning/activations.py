@@ -65,12 +65,11 @@ def whole_block(work: Workload) -> Kept:
 
 
 def _kept_at_the_end(work: Workload) -> Kept:
-    """The stream that leaves the last block, and the final norm."""
-    hidden = work.model.hidden_size
-    stream = FP32_BYTES * hidden
+    """The stream that leaves the last block, and the final norm that reads it."""
     if work.model.norm_position == "post":
-        return Kept(residual=stream)
-    return Kept(residual=stream, norms=_norm_bytes(work, hidden, 1))
+        return Kept()
+    hidden = work.model.hidden_size
+    return Kept(residual=FP32_BYTES * hidden, norms=_norm_bytes(work, hidden, 1))
 
 
 def _norm_bytes(work: Workload, width: int, count: int) -> int:

@@ -36,7 +36,10 @@ def test_help_lists_the_commands(arguments: list[str], capsys: pytest.CaptureFix
     assert "  prepare " in out
 
 
-@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, command in COMMANDS.items() if not command.hidden))
 def test_every_command_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
     assert capsys.readouterr().out.count(f"\n  minigpt {name} ") >= 1
