@@ -9,7 +9,7 @@ import torch
 
 from minigpt.config.load import load_config
 from minigpt.lab.bench.contenders import Contender
-from minigpt.lab.bench.match import play
+from minigpt.lab.bench.match import assembled, play
 from minigpt.lab.bench.shapes import Shape, Terms
 from minigpt.lab.time_to_loss.recipe import PEER, Recipe
 
@@ -51,15 +51,13 @@ def paces_in_turn(recipe: Recipe, preset: str, rounds: int, compiled: bool, fold
         preset=preset,
     )
     terms = Terms(shape, compile=compiled, device="cuda" if torch.cuda.is_available() else "cpu")
-    match = play(
-        [Contender(PEER, PEER), Contender("minigpt-preset", "minigpt-preset", recipe.overrides)],
-        terms,
-        rounds=rounds,
-        steps=TIMED_STEPS,
-        threads=None,
-        folder=folder / "pace",
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    contenders = [Contender(PEER, PEER), Contender("minigpt-preset", "minigpt-preset", recipe.overrides)]
+    with assembled(contenders, terms, threads=None, folder=folder / "pace", say=_say) as field:
+        match = play(field, rounds=rounds, steps=TIMED_STEPS, say=_say)
     found = Paces(*(tuple(entry.seconds_per_step) for entry in match.entries))
     kept.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
     return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
