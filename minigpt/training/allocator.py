@@ -1,9 +1,10 @@
 """Keeps a step's big buffers mapped from one step to the next, where the C library would give them back to the system.
 
-glibc maps each large buffer anew and unmaps it when it is freed, so a step on a CPU meets its activations and logits
-as fresh pages, which the kernel has to clear and map one at a time: about 200,000 page faults a step of `small`, and
-a product whose result is large takes four times as long as its arithmetic. With its two thresholds raised
-(mallopt(3)) the pages stay. `scripts/bench_allocator.py` measures what that is worth.
+glibc maps each large buffer anew and unmaps it when it is freed, so a step on a CPU meets its activations
+as fresh pages, which the kernel has to clear and map one at a time. A product of matrices whose result is large (64 MiB
+in bf16) then takes three to four times as long (measured, 4 threads of a Xeon with AMX). With its two thresholds raised
+(mallopt(3)) the pages stay. What that is worth, the two in turn:
+`scripts/bench_training.py --contenders minigpt minigpt:training.keep_buffers=false`.
 """
 
 import ctypes

@@ -41,6 +41,10 @@ def asks_for_versions(event, arguments):
         or command[:2] == ["nvidia-smi", "--query-gpu=driver_version"]
     )
 
+def is_itself(event, arguments):
+    "Whether the library that is opened is this very program: the allocator that it runs with already."
+    return event == "ctypes.dlopen" and arguments == (None,)
+
 def child(order, seen):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -50,7 +54,7 @@ def child(order, seen):
     os.dup2(out, 1), os.dup2(err, 2)
     log = open(seen, "w", buffering=1)
     def watch(event, arguments):
-        if event in WATCHED and not asks_for_versions(event, arguments):
+        if event in WATCHED and not asks_for_versions(event, arguments) and not is_itself(event, arguments):
             log.write(json.dumps([event, repr(arguments)[:300]]) + "\\n")
         elif event in CHANGING:
             log.write(json.dumps(["change", *[str(each) for each in arguments[:2]]]) + "\\n")

@@ -35,6 +35,12 @@ ALLOWED = {
     ("minigpt/lab/verify_resume/process.py", "subprocess"),
     ("minigpt/lab/advice/life.py", "subprocess"),
     ("minigpt/lab/soak/simulated.py", "subprocess"),
+    # measurements: each contender, training or command in a process of its own
+    ("minigpt/lab/bench/process.py", "subprocess"),
+    ("minigpt/lab/data_path/opening.py", "subprocess"),
+    ("minigpt/lab/memory/measure.py", "subprocess"),
+    ("minigpt/lab/time_to_loss/trained.py", "subprocess"),
+    ("scripts/bench_startup.py", "subprocess"),
     # torture: kills processes of its own, stops them at a system call, talks to them through a socket pair
     ("minigpt/lab/torture/command.py", "runpy"),
     ("minigpt/lab/torture/file_calls.py", "ctypes"),
@@ -46,6 +52,8 @@ ALLOWED = {
     ("minigpt/lab/torture/victim.py", "subprocess"),
     # names of its own modules, imported when they are asked for
     ("minigpt/training_monitor/__init__.py", "import_module"),
+    # sets two thresholds of the C library's own allocator
+    ("minigpt/training/allocator.py", "ctypes"),
     # reads a batch's own memory
     ("minigpt/training_monitor/probes/batch.py", "ctypes"),
     # the host's name, for locks, temporary files and curves

@@ -58,7 +58,7 @@ def curve_of_run(run_dir: Path, recipe: str, seed: int) -> Curve:
         (event["step"], event["data"]["loss"]) for event in events if event["kind"] == "evaluation"
     )
     newest = max(run_dir.glob("checkpoint_step_*.pt"), key=lambda path: path.stat().st_mtime)
-    weights = torch.load(newest, mmap=True)["model_state_dict"]
+    weights = torch.load(newest, mmap=True, weights_only=True)["model_state_dict"]
     parameters = sum(weight.numel() for weight in weights.values())
     seconds = tuple(float(step["seconds"]) for step in steps)
     return Curve(recipe, seed, steps[-1]["step"], parameters, seconds, losses)

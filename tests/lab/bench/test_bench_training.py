@@ -39,7 +39,7 @@ def test_match_is_played_and_written_when_two_trees_take_part(tmp_path: Path) ->
     # What tells the other tree from this one: a formula of its own.
     count = other / "minigpt" / "model" / "count.py"
     changed = count.read_text(encoding="utf-8").replace(
-        "return 6 * matrices + attention", "return 6 * matrices + attention + 12345"
+        "return 6 * matrices + ", "return 12345 + 6 * matrices + "
     )
     count.write_text(changed, encoding="utf-8")
     contenders = ["minigpt", f"minigpt@{other}"]
