@@ -96,8 +96,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
 def _check(given: argparse.Namespace) -> None:
     check_can_write(given.output, "--output")
     check_can_write(given.plot, "--plot")
-    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("the plot", "matplotlib", "bench")
     if given.long_run < 2 * TURN:
         raise ConfigError(f"--long-run {given.long_run}: too short to compare; use {2 * TURN} or more")
     for name in ("rounds", "steps", "threads"):
@@ -113,6 +111,8 @@ def _check(given: argparse.Namespace) -> None:
         raise ConfigError(
             f"--plot {given.plot}: no format of a plot; use a name that ends in .svg, .png or .pdf"
         )
+    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError("the plot", "matplotlib", "bench")
 
 
 def _say(line: str) -> None:

@@ -67,9 +67,12 @@ def test_match_is_played_and_written_when_two_trees_take_part(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["--contenders", "nanogtp"], "did you mean nanogpt?"),
-        (["--rounds", "-1"], "--rounds -1: too few; use 0 or more"),
-        (["--output", "nowhere/out.json"], "--output nowhere/out.json: no file can be written there"),
-        (["--steps", "0"], "--steps 0: too few; use 1 or more"),
+        (["--contenders", "nanogpt", "--rounds", "-1"], "--rounds -1: too few; use 0 or more"),
+        (
+            ["--contenders", "nanogpt", "--output", "nowhere/out.json"],
+            "--output nowhere/out.json: no file can be written there",
+        ),
+        (["--contenders", "nanogpt", "--steps", "0"], "--steps 0: too few; use 1 or more"),
         (
             ["--contenders", "minigpt:model.qk_nrom=true"],
             "the contender minigpt:model.qk_nrom=true left the match: ",
