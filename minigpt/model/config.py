@@ -36,8 +36,12 @@ class ModelConfig(Config):
     """Dropout on the two residual branches."""
     init_std: Annotated[Float, Field(gt=0)] = 0.02
     """Standard deviation of the weights at the start; branch outputs are scaled down by sqrt(2 num_layers)."""
+    zero_init_outputs: bool = False
+    """Start the branches' last matrices at 0, so that every block begins as the identity (arXiv 1901.09321)."""
     z_loss_weight: Annotated[Float, Field(ge=0)] = 0.0
     """Weight of the mean squared log-partition added to the loss (arXiv 2204.02311); 1e-4 is usual, 0 is off."""
+    logit_softcap: Annotated[Float, Field(gt=0)] | None = None
+    """Squash logits into (-c, c) by c tanh(logit / c) (Gemma 2, arXiv 2408.00118); 30 is usual, null is off."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

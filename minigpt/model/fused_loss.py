@@ -13,21 +13,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minigpt.model.loss import IGNORE_INDEX, LossSums, summed_loss
+from minigpt.model.loss import IGNORE_INDEX, LossSums, soft_capped, summed_loss
 
 CHUNK_TOKENS = 1024
 
 
 def fused_summed_loss(
-    hidden_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, z_loss_weight: float
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    targets_BT: Tensor,
+    z_loss_weight: float,
+    logit_softcap: float | None = None,
 ) -> LossSums:
-    """What `summed_loss(F.linear(hidden, weight), targets, z_loss_weight)` gives, up to rounding."""
+    """What `summed_loss` gives of the (soft-capped) logits `F.linear(hidden, weight)`, up to rounding."""
     hidden_MD, targets_M = hidden_BTD.flatten(0, 1), targets_BT.flatten()
     if torch.is_grad_enabled():
-        sums_2: Tensor = LinearCrossEntropy.apply(hidden_MD, weight_VD, targets_M, z_loss_weight)  # type: ignore[no-untyped-call]
+        sums_2: Tensor = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden_MD, weight_VD, targets_M, z_loss_weight, logit_softcap
+        )
         return LossSums(sums_2[0], sums_2[1].detach())
     chunks = [
-        summed_loss(F.linear(hidden_CD, weight_VD).unsqueeze(0), targets_C, z_loss_weight)
+        summed_loss(
+            soft_capped(F.linear(hidden_CD, weight_VD), logit_softcap).unsqueeze(0), targets_C, z_loss_weight
+        )
         for hidden_CD, targets_C in zip(
             torch.split(hidden_MD, CHUNK_TOKENS), torch.split(targets_M, CHUNK_TOKENS), strict=True
         )
@@ -44,7 +52,12 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, z_loss_weight: float
+        ctx: Any,
+        hidden_MD: Tensor,
+        weight_VD: Tensor,
+        targets_M: Tensor,
+        z_loss_weight: float,
+        logit_softcap: float | None,
     ) -> Tensor:
         dtype = _product_dtype(hidden_MD)
         weight = weight_VD.to(dtype)
@@ -53,7 +66,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         for hidden_CD, targets_C in zip(
             torch.split(hidden_MD.to(dtype), CHUNK_TOKENS), torch.split(targets_M, CHUNK_TOKENS), strict=True
         ):
-            logits_CV = F.linear(hidden_CD, weight)
+            logits_CV = soft_capped(F.linear(hidden_CD, weight), logit_softcap)
             ignored_C1 = (targets_C == IGNORE_INDEX).unsqueeze(1)
             own_C1 = targets_C.unsqueeze(1).masked_fill(ignored_C1, 0)
             log_p_CV = torch.log_softmax(logits_CV.float(), dim=-1)
@@ -64,7 +77,10 @@ class LinearCrossEntropy(torch.autograd.Function):
                 partition_C1 = logits_CV.gather(-1, own_C1).float() - own_log_p_C1
                 total = total + z_loss_weight * partition_C1.masked_fill(ignored_C1, 0.0).square().sum()
                 slope_C1 = 1 + 2 * z_loss_weight * partition_C1
-            grad_CV = _gradient(log_p_CV, own_C1, ignored_C1, slope_C1).to(dtype)
+            grad_CV = _gradient(log_p_CV, own_C1, ignored_C1, slope_C1)
+            if logit_softcap is not None:
+                grad_CV = grad_CV * (1 - (logits_CV.float() / logit_softcap).square())
+            grad_CV = grad_CV.to(dtype)
             grads_hidden.append(grad_CV @ weight)
             grad_weight = grad_weight + (grad_CV.t() @ hidden_CD).float()
         ctx.save_for_backward(torch.cat(grads_hidden), grad_weight)
@@ -74,12 +90,12 @@ class LinearCrossEntropy(torch.autograd.Function):
         return torch.stack([total + cross_entropy, cross_entropy])
 
     @staticmethod
-    def backward(ctx: Any, grad_2: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_2: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_hidden_MD, grad_weight_VD = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
         grad = grad_2[0]
         grad_hidden_MD = (grad_hidden_MD.float() * grad).to(hidden_dtype)
-        return grad_hidden_MD, (grad_weight_VD * grad).to(weight_dtype), None, None
+        return grad_hidden_MD, (grad_weight_VD * grad).to(weight_dtype), None, None, None
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

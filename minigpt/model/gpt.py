@@ -12,7 +12,7 @@ from minigpt.model.block import Block
 from minigpt.model.cache import KVCache
 from minigpt.model.config import ModelConfig
 from minigpt.model.fused_loss import fused_summed_loss
-from minigpt.model.loss import LossSums
+from minigpt.model.loss import LossSums, soft_capped
 from minigpt.model.recompute import Recompute, recomputed
 from minigpt.model.rotary import rotary_tables
 
@@ -69,5 +69,6 @@ class GPT(nn.Module):
         x_BTD = self.norm(x_BTD)
         head_VD = self.embedding.weight if self.head is None else self.head.weight
         if targets_BT is None:
-            return F.linear(x_BTD, head_VD)
-        return fused_summed_loss(x_BTD, head_VD, targets_BT, self.config.z_loss_weight)
+            return soft_capped(F.linear(x_BTD, head_VD), self.config.logit_softcap)
+        config = self.config
+        return fused_summed_loss(x_BTD, head_VD, targets_BT, config.z_loss_weight, config.logit_softcap)

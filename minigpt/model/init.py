@@ -18,7 +18,7 @@ def initialize(model: GPT, seed: int) -> None:
     - Matrices: N(0, init_std). With inputs of RMS 1 from the norms, activations start near init_std x sqrt(width):
       below 1, so no branch drowns the stream.
     - `output` and `down` write into the residual stream 2 x num_layers times: their std is divided by the root of that
-      (GPT-2), so the stream's variance does not grow with depth.
+      (GPT-2), so the stream's variance does not grow with depth. With zero_init_outputs they start at 0.
     - Embedding and head: the smaller of init_std and LOGIT_STD / sqrt(hidden_size). The head reads a vector of RMS 1,
       so its logits have std <= LOGIT_STD and the first loss stays near ln V (excess about LOGIT_STD^2 / 2 nats).
       Tied and Post-Norm, the stream is little more than the token's own embedding, whose logit is then about
@@ -31,7 +31,7 @@ def initialize(model: GPT, seed: int) -> None:
     token_std = min(std, LOGIT_STD / math.sqrt(config.hidden_size))
     if config.tie_embeddings and config.norm_position == "post":
         token_std = min(token_std, OWN_TOKEN_LOGIT / config.hidden_size)
-    branch_std = std / math.sqrt(2 * config.num_layers)
+    branch_std = 0.0 if config.zero_init_outputs else std / math.sqrt(2 * config.num_layers)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             last = name.rsplit(".", 1)[-1]

@@ -4,6 +4,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,11 @@ class LossSums(NamedTuple):
     """What to differentiate: cross-entropy plus the weighted z-loss."""
     cross_entropy: Tensor
     """What to report (detached)."""
+
+
+def soft_capped(logits: Tensor, cap: float | None) -> Tensor:
+    """`cap * tanh(logits / cap)` in the logits' dtype, computed in fp32; the logits where there is no cap."""
+    return logits if cap is None else (cap * torch.tanh(logits.float() / cap)).to(logits.dtype)
 
 
 def summed_loss(logits_BTV: Tensor, targets_BT: Tensor, z_loss_weight: float) -> LossSums:

@@ -17,6 +17,7 @@ SHAPES = {
     "qk norm": ModelConfig(num_layers=2, hidden_size=32, num_heads=2, qk_norm=True, context_length=16),
     "post": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, norm_position="post", context_length=16),
     "untied": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, tie_embeddings=False, context_length=16),
+    "soft cap": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, logit_softcap=2.0, context_length=16),
 }
 
 
@@ -94,7 +95,8 @@ def reference_logits(model: GPT, ids: list[int]) -> Tensor:
     if config.norm_position == "pre":
         x_TD = reference_norm(x_TD, w["norm.weight"], eps)
     logits_TV: Tensor = x_TD @ w["embedding.weight" if config.tie_embeddings else "head.weight"].T
-    return logits_TV
+    cap = config.logit_softcap
+    return logits_TV if cap is None else cap * torch.tanh(logits_TV / cap)
 
 
 @pytest.mark.parametrize("name", SHAPES)

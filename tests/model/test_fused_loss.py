@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from minigpt.model import fused_loss
 from minigpt.model.fused_loss import fused_summed_loss
-from minigpt.model.loss import IGNORE_INDEX, LossSums, summed_loss
+from minigpt.model.loss import IGNORE_INDEX, LossSums, soft_capped, summed_loss
 
 BATCH, LENGTH, HIDDEN, VOCAB = 3, 7, 8, 29
 
@@ -33,17 +33,22 @@ def _grad(x: Tensor) -> Tensor:
     return x.grad
 
 
-def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss_weight: float) -> LossSums:
-    return summed_loss(F.linear(hidden, weight), targets, z_loss_weight)
+def _plain(
+    hidden: Tensor, weight: Tensor, targets: Tensor, z_loss_weight: float, softcap: float | None = None
+) -> LossSums:
+    return summed_loss(soft_capped(F.linear(hidden, weight), softcap), targets, z_loss_weight)
 
 
 def _with_gradients(
-    loss: Callable[..., LossSums], z_loss_weight: float, dtype: torch.dtype | None
+    loss: Callable[..., LossSums],
+    z_loss_weight: float,
+    dtype: torch.dtype | None,
+    softcap: float | None = None,
 ) -> list[Tensor]:
     """Both sums and both gradients, scaled as a step scales them."""
     hidden, weight, targets = _inputs()
     with nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):
-        sums = loss(hidden, weight, targets, z_loss_weight)
+        sums = loss(hidden, weight, targets, z_loss_weight, softcap)
     torch.autograd.backward(sums.total * 0.25)
     found = [sums.total.detach(), sums.cross_entropy, _grad(hidden), _grad(weight)]
     assert {x.dtype for x in found} == {torch.float32}
@@ -51,23 +56,27 @@ def _with_gradients(
 
 
 @pytest.mark.parametrize("z_loss_weight", [0.0, 0.1])
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(None, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.003)]
 )
 def test_sums_and_gradients_equal_the_plain_ones(
-    z_loss_weight: float, dtype: torch.dtype | None, tolerance: float
+    z_loss_weight: float, softcap: float | None, dtype: torch.dtype | None, tolerance: float
 ) -> None:
-    own = _with_gradients(fused_summed_loss, z_loss_weight, dtype)
-    plain = _with_gradients(_plain, z_loss_weight, dtype)
+    own = _with_gradients(fused_summed_loss, z_loss_weight, dtype, softcap)
+    plain = _with_gradients(_plain, z_loss_weight, dtype, softcap)
     for ours, theirs in zip(own, plain, strict=True):
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
-@pytest.mark.parametrize("z_loss_weight", [0.0, 0.1])
-def test_compiled_form_equals_the_eager_one(monkeypatch: pytest.MonkeyPatch, z_loss_weight: float) -> None:
-    eager = _with_gradients(fused_summed_loss, z_loss_weight, None)
+@pytest.mark.parametrize(("z_loss_weight", "softcap"), [(0.0, None), (0.1, None), (0.1, 2.0)])
+def test_compiled_form_equals_the_eager_one(
+    monkeypatch: pytest.MonkeyPatch, z_loss_weight: float, softcap: float | None
+) -> None:
+    eager = _with_gradients(fused_summed_loss, z_loss_weight, None, softcap)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    for ours, theirs in zip(_with_gradients(fused_summed_loss, z_loss_weight, None), eager, strict=True):
+    traced = _with_gradients(fused_summed_loss, z_loss_weight, None, softcap)
+    for ours, theirs in zip(traced, eager, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -84,8 +93,8 @@ def test_gradient_of_the_total_survives_tracing() -> None:
 def test_sums_are_the_same_without_gradients() -> None:
     hidden, weight, targets = _inputs()
     with torch.no_grad():
-        without = fused_summed_loss(hidden, weight, targets, 0.1)
-    torch.testing.assert_close(list(without), list(_plain(hidden, weight, targets, 0.1)))
+        without = fused_summed_loss(hidden, weight, targets, 0.1, 2.0)
+    torch.testing.assert_close(list(without), list(_plain(hidden, weight, targets, 0.1, 2.0)))
     assert not without.total.requires_grad
 
 

@@ -77,3 +77,16 @@ def test_branches_write_less_into_a_deeper_stream() -> None:
     for name in ("blocks.0.attention.output.weight", "blocks.7.mlp.down.weight"):
         assert state[name].std().item() == pytest.approx(0.02 / 4, rel=0.02)
     assert state["norm.weight"].tolist() == [1.0] * 256
+
+
+def test_zeroed_outputs_make_every_block_the_identity() -> None:
+    model = initialized(CONFIG.model_copy(update={"zero_init_outputs": True}), 128)
+    x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))
+    cos, sin = model.rotary_cos[:5], model.rotary_sin[:5]
+    with torch.no_grad():
+        assert all(torch.equal(block(x, cos, sin), x) for block in model.blocks)
+    plain = initialized(CONFIG, 128).state_dict()
+    zeroed = {name for name, value in model.state_dict().items() if not torch.equal(value, plain[name])}
+    assert zeroed == {
+        f"blocks.{n}.{last}.weight" for n in range(2) for last in ("attention.output", "mlp.down")
+    }

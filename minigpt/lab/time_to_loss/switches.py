@@ -8,10 +8,15 @@ SWITCHES = {
     "the embedding at the plain rate": ("optimizer.embedding_learning_rate_ratio=1",),
     "the embedding at five times the rate": ("optimizer.embedding_learning_rate_ratio=5",),
     "linear to nothing": ("schedule.kind=linear", "schedule.min_lr_ratio=0"),
+    "cosine to nothing": ("schedule.min_lr_ratio=0",),
+    "stable, then down (wsd)": ("schedule.kind=wsd", "schedule.decay_ratio=0.4", "schedule.min_lr_ratio=0"),
+    "AdamW's second beta at .95": ("optimizer.betas=[0.9,0.95]",),
     "half the learning rate": ("optimizer.learning_rate=2e-3",),
     "twice the learning rate": ("optimizer.learning_rate=8e-3",),
     "no weight decay": ("optimizer.weight_decay=0",),
     "z-loss": ("model.z_loss_weight=1e-4",),
+    "logits soft-capped at 30": ("model.logit_softcap=30",),
+    "the branches' outputs start at 0": ("model.zero_init_outputs=true",),
     "an untied head": ("model.tie_embeddings=false",),
 }
 """By name, what it changes of config/small.yaml."""
