@@ -2,6 +2,7 @@
 """How near the planned memory comes to what a training takes: trainings of all kinds, each in a process of its own.
 
     python scripts/measure_memory.py                          # all cases: about 15 minutes on four cores
+    python scripts/measure_memory.py --unseen                 # other shapes than those that set the estimates
     python scripts/measure_memory.py --only compiled --keep runs/
 
 Measured is the peak of the process less what it held before there was a model (Linux), on a GPU the peak of torch's
@@ -19,7 +20,7 @@ if importlib.util.find_spec("minigpt") is None:
 
 from minigpt.distributed.device import resolve_device
 from minigpt.errors import MiniGPTError
-from minigpt.lab.memory.cases import CASES
+from minigpt.lab.memory.cases import CASES, UNSEEN
 from minigpt.lab.memory.measure import measure
 from minigpt.planning.plan import bytes_text
 
@@ -32,6 +33,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="those with this in their name")
+    parser.add_argument("--unseen", action="store_true", help="the shapes that set no estimate")
     parser.add_argument("--device", default="auto", help="cpu or cuda (default: auto)")
     parser.add_argument("--keep", type=Path, help="keep the runs here (default: they are thrown away)")
     parser.add_argument("--parts", action="store_true", help="print the predicted parts as well")
@@ -41,10 +43,10 @@ def main() -> int:
         print("error: memory can be measured on Linux, on a CPU or a CUDA GPU", file=sys.stderr)
         return 2
     bound, errors = BOUND[device.type], []
-    print(f"{'case':48} {'predicted':>9} {'measured':>9} {'error':>7}")
+    print(f"{'case':52} {'predicted':>9} {'measured':>9} {'error':>7}")
     with tempfile.TemporaryDirectory() as thrown_away:
         folder = (given.keep or Path(thrown_away)).absolute()
-        for number, case in enumerate(CASES):
+        for number, case in enumerate(UNSEEN if given.unseen else CASES):
             if given.only not in case.name:
                 continue
             try:
@@ -54,10 +56,10 @@ def main() -> int:
                 return 2
             errors.append(found.predicted / found.peak - 1)
             sizes = f"{bytes_text(found.predicted):>9} {bytes_text(found.peak):>9}"
-            print(f"{case.name:48} {sizes} {errors[-1]:+7.1%}", flush=True)
+            print(f"{case.name:52} {sizes} {errors[-1]:+7.1%}", flush=True)
             if given.parts:
                 for name, size in found.parts.items():
-                    print(f"    {name:44} {bytes_text(size):>9}")
+                    print(f"    {name:48} {bytes_text(size):>9}")
     if not errors:
         print(f"error: no case has {given.only!r} in its name", file=sys.stderr)
         return 2

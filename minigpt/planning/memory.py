@@ -5,7 +5,7 @@ available memory. `scripts/measure_memory.py` compares with real trainings.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minigpt.model.count import num_matrix_parameters, num_parameters
 from minigpt.planning.activations import FP32_BYTES, kept_by_block, kept_by_model, whole_block
@@ -95,8 +95,6 @@ def memory_report(work: Workload) -> MemoryReport:
     kept, loss = kept_by_model(work), loss_bytes(work)
     recomputed = max(0, work.tokens * _recomputed_bytes(work) + waiting_bytes(work) - loss)
     come_last = not work.accumulates and work.world_size == 1
-    passing = work.tokens * kept.total + recomputed + loss + cast_weights
-    passing = max(passing, gradients) if come_last else passing + gradients
     return MemoryReport(
         parameters=FP32_BYTES * total,
         gradients=gradients,
@@ -108,10 +106,14 @@ def memory_report(work: Workload) -> MemoryReport:
         mlp=work.tokens * kept.mlp,
         logits_and_loss=loss,
         recomputed_block=recomputed,
-        runtime=heap_bytes(work, passing) if work.device_type == "cpu" else 0,
+        runtime=_heap_bytes(work) if work.device_type == "cpu" else 0,
         checkpoint_file=FP32_BYTES * (total + moments),
         gradients_come_last=come_last,
     )
+
+
+def _heap_bytes(work: Workload) -> int:
+    return heap_bytes(work, work.tokens * kept_by_model(replace(work, recompute="off")).total)
 
 
 def _recomputed_bytes(work: Workload) -> int:
