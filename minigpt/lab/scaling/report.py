@@ -53,7 +53,7 @@ def plot(
 
     # No window: it must work where there is no screen.
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, len(measured) + 1, figsize=(4 * (len(measured) + 1), 3.6))
     steps = [TURN * (number + 1) for number in range(len(seconds_per_step))]
@@ -69,6 +69,8 @@ def plot(
         axis.plot(values, predicted, linestyle="--", label="from the FLOPs")
         axis.set(xlabel=series.name, ylabel="us a token", xscale="log", yscale="log")
         axis.set_xticks(values, labels=[str(value) for value in values], minor=False)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.minorticks_off()
         axis.legend()
     figure.tight_layout()
