@@ -19,14 +19,14 @@ from minigpt.training.environment import HARMLESS
 
 Seconds = Annotated[Float, Field(gt=0)]
 
-# Of a machine's first time, on 4 CPU cores (torch 2.13): 29 s with 6 blocks, of which 7 s go to finding out what the
-# compiler can do, and 6 s more with 12. A guess may be too high: then a run stays eager a little too long.
-_FIRST_SECONDS, _FIRST_SECONDS_PER_BLOCK = 25.0, 1.5
-# The first time's share that a repetition takes where only the first is known: 3.8 of 29 s,
-# 4.9 of 35 s.
-_AGAIN_SHARE = 0.25
-# A compiled step's share of the eager one's time: .65 to .80 measured in bf16 on CPUs, .86 in fp32.
-_STEP_SHARE, _STEP_SHARE_FP32 = 0.8, 0.9
+# Of a machine's first time, on 4 CPU cores (torch 2.13): 39 s with the 6 blocks of small, 69 s with medium's 16.
+# A guess may be too high: then a run stays eager a little too long.
+_FIRST_SECONDS, _FIRST_SECONDS_PER_BLOCK = 21.0, 3.0
+# The first time's share that a repetition takes where only the first is known: 5.0 of 39 s, 10.2 of 69 s.
+_AGAIN_SHARE = 0.15
+# A compiled step's share of the eager one's time: .62 and .65 measured in bf16 on a quiet CPU, .80 on a busy one,
+# .86 in fp32.
+_STEP_SHARE, _STEP_SHARE_FP32 = 0.75, 0.9
 
 
 class CompileCosts(Config):
