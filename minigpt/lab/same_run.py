@@ -1,18 +1,16 @@
 """Whether two run folders hold the same run: every bit of the state, every number of the records."""
 
 import logging
-import math
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from minigpt.checkpoint.files import checkpoint_path
+from minigpt.lab.same_values import Difference, Walk, same_value
 from minigpt.training.folder import EVENTS_NAME, METRICS_NAME, TENSORBOARD_NAME
 from minigpt.training_monitor.sinks.json_lines import Record, read_json_lines
 
@@ -34,18 +32,6 @@ STATE = {
     "precision": "precision",
 }
 """The parts of a checkpoint that a run goes on from, and what people call them."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not the same: where, and how the two differ."""
-
-    place: str
-    how: str
-    is_tensor: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.how}"
 
 
 @dataclass(frozen=True)
@@ -72,37 +58,9 @@ class Comparison:
         return not self.in_state and not self.in_records
 
 
-class _Walk:
-    """Goes through two values side by side and keeps count of what it has seen."""
-
-    def __init__(self) -> None:
-        self.tensors = self.numbers = 0
-
-    def differences(self, first: object, second: object, place: str) -> Iterator[Difference]:
-        """Equal to the last bit, all the way down; NaN equals NaN, and 0 is not -0."""
-        if isinstance(first, Tensor) and isinstance(second, Tensor):
-            self.tensors += 1
-            self.numbers += first.numel()
-            if not _same_bits(first, second):
-                yield Difference(place, _how_tensors_differ(first, second), is_tensor=True)
-        elif isinstance(first, Mapping) and isinstance(second, Mapping):
-            for key in first.keys() | second.keys():
-                if key not in first or key not in second:
-                    yield Difference(f"{place} {key}", "is in one of them only")
-            for key in first.keys() & second.keys():
-                yield from self.differences(first[key], second[key], f"{place} {key}")
-        elif _is_list(first) and _is_list(second) and len(first) == len(second):  # type: ignore[arg-type]
-            for index, (left, right) in enumerate(zip(first, second, strict=True)):  # type: ignore[call-overload]
-                yield from self.differences(left, right, f"{place} {index}")
-        else:
-            self.numbers += isinstance(first, int | float)
-            if not _same_value(first, second):
-                yield Difference(place, f"{_shown(first)} and {_shown(second)}")
-
-
 def compare_runs(first: Path, second: Path, step: int) -> Comparison:
     """The runs in two folders after `step` updates: state, metrics.jsonl, curves and evaluations."""
-    walk = _Walk()
+    walk = Walk()
     left, right = _loaded(first, step), _loaded(second, step)
     in_state = [
         difference
@@ -113,7 +71,7 @@ def compare_runs(first: Path, second: Path, step: int) -> Comparison:
     in_metrics, first_step = _metrics_differences(metrics, others, step)
     curves, evaluations = _curves(first), _evaluations(first)
     rest = [
-        *_Walk().differences(evaluations, _evaluations(second), "evaluation after step"),
+        *Walk().differences(evaluations, _evaluations(second), "evaluation after step"),
         *_curve_differences(curves, _curves(second)),
     ]
     return Comparison(
@@ -157,7 +115,7 @@ def _metrics_differences(
         differing = [
             difference
             for key in dict.fromkeys(names)
-            for difference in _Walk().differences(left.get(key), right.get(key), key)
+            for difference in Walk().differences(left.get(key), right.get(key), key)
         ]
         if differing and first_step is None:
             first_step = left.get("step")
@@ -198,7 +156,7 @@ def _curve_differences(
             yield Difference(f"TensorBoard {tag}", f"has {len(left)} and {len(right)} points, of other steps")
             continue
         for (step, one), (_, other) in zip(left, right, strict=True):
-            if not _same_value(one, other):
+            if not same_value(one, other):
                 yield Difference(f"TensorBoard {tag} at step {step}", f"{one!r} and {other!r}")
 
 
@@ -209,36 +167,3 @@ def _evaluations(folder: Path) -> dict[int, list[Any]]:
         if record.get("kind") == "evaluation" and not record.get("superseded"):
             found.setdefault(record["step"], []).append(record.get("data"))
     return found
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _same_bits(first: Tensor, second: Tensor) -> bool:
-    if first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    left, right = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (first, second))
-    return torch.equal(left, right)
-
-
-def _same_value(first: object, second: object) -> bool:
-    if isinstance(first, float) and isinstance(second, float):
-        if math.isnan(first) and math.isnan(second):
-            return True
-        return struct.pack("<d", first) == struct.pack("<d", second)
-    return type(first) is type(second) and first == second
-
-
-def _how_tensors_differ(first: Tensor, second: Tensor) -> str:
-    if first.dtype != second.dtype or first.shape != second.shape:
-        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (first, second)]
-        return f"{kinds[0]} and {kinds[1]}"
-    apart = (first.double() - second.double()).abs()
-    differing = int((first != second).sum())
-    return f"{differing:,} of {first.numel():,} numbers differ, at most by {float(apart.max()):.3g}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -88,7 +88,7 @@ def test_every_place_in_moving_an_earlier_run_aside_is_safe_in_a_power_failure(t
         (
             FORGETS_RANDOM_STATES,
             ("--points", "--only", "a resume", "--to", "1"),
-            "checkpoint_step_8.pt.model_state_dict",
+            "checkpoint_step_8.pt model_state_dict",
         ),
         (
             FORGETS_TO_FLUSH_FOLDERS,

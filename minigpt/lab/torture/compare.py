@@ -17,13 +17,10 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
 from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
 
 from minigpt.checkpoint.files import checkpoints_by_step
-from minigpt.lab.torture.same_values import first_difference
+from minigpt.lab.same_run import CLOCK_FIELDS, CLOCK_RULES, CLOCK_TAGS
+from minigpt.lab.same_values import first_difference
 from minigpt.training.folder import EVENTS_NAME, METRICS_NAME, TENSORBOARD_NAME
 
-CLOCK_FIELDS = {"seconds", "tokens_per_second", "mfu", "memory_bytes"}
-CLOCK_TAGS = {"train/tokens_per_second", "train/mfu", "train/memory_gib"}
-CLOCK_DETECTORS = {"throughput_drop", "memory_growth"}
-"""What no two runs share, and no resume can bring back."""
 ABOUT_FILES = {"corpus", "records", "sinks", "digests", "checksums"}
 """Of a checkpoint: where the cache lies, and what it knows of files in which the clock's fields stand: those are
 compared themselves."""
@@ -74,7 +71,7 @@ def _gap(run_dir: Path, steps: int) -> str | None:
 
 def _state(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    for name in CLOCK_DETECTORS:
+    for name in CLOCK_RULES:
         state["monitor"]["detectors"].pop(name, None)
     return {key: value for key, value in state.items() if key not in ABOUT_FILES}
 
