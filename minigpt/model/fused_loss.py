@@ -66,7 +66,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         for hidden_CD, targets_C in zip(
             torch.split(hidden_MD.to(dtype), CHUNK_TOKENS), torch.split(targets_M, CHUNK_TOKENS), strict=True
         ):
-            logits_CV = soft_capped(F.linear(hidden_CD, weight), logit_softcap)
+            logits_CV = _capped(F.linear(hidden_CD, weight), logit_softcap)
             ignored_C1 = (targets_C == IGNORE_INDEX).unsqueeze(1)
             own_C1 = targets_C.unsqueeze(1).masked_fill(ignored_C1, 0)
             log_p_CV = torch.log_softmax(logits_CV.float(), dim=-1)
@@ -79,7 +79,7 @@ class LinearCrossEntropy(torch.autograd.Function):
                 slope_C1 = 1 + 2 * z_loss_weight * partition_C1
             grad_CV = _gradient(log_p_CV, own_C1, ignored_C1, slope_C1)
             if logit_softcap is not None:
-                grad_CV = grad_CV * (1 - (logits_CV.float() / logit_softcap).square())
+                grad_CV = _before_the_cap(grad_CV, logits_CV, logit_softcap)
             grad_CV = grad_CV.to(dtype)
             grads_hidden.append(grad_CV @ weight)
             grad_weight = grad_weight + (grad_CV.t() @ hidden_CD).float()
@@ -119,3 +119,18 @@ def _gradient(log_p_CV: Tensor, own_C1: Tensor, ignored_C1: Tensor, slope_C1: Te
         grad_CV *= slope_C1
     grad_CV.scatter_add_(1, own_C1, torch.full_like(own_C1, -1, dtype=grad_CV.dtype))
     return grad_CV.masked_fill_(ignored_C1, 0.0)
+
+
+def _capped(logits_CV: Tensor, cap: float | None) -> Tensor:
+    """`soft_capped`; eager in place, and of `logits` nothing is left."""
+    if cap is None or torch.compiler.is_compiling():
+        return soft_capped(logits_CV, cap)
+    return logits_CV.float().div_(cap).tanh_().mul_(cap).to(logits_CV.dtype)
+
+
+def _before_the_cap(grad_CV: Tensor, logits_CV: Tensor, cap: float) -> Tensor:
+    """The gradient in the logits as the head made them; eager in place, and of `logits` nothing is left."""
+    if torch.compiler.is_compiling():
+        return grad_CV * (1 - (logits_CV.float() / cap).square())
+    slope_CV = logits_CV.float().div_(cap).square_().neg_().add_(1)
+    return grad_CV.mul_(slope_CV)

@@ -6,6 +6,7 @@ of it: inputs and products of matrices, no copies, no casts, a dropout's mask as
 
 from dataclasses import dataclass
 
+from minigpt.model.causal_attention import num_blocks
 from minigpt.planning.workload import Workload
 
 FP32_BYTES = 4
@@ -116,6 +117,20 @@ def attention_is_quadratic(work: Workload) -> bool:
     """
     grouped = work.model.resolved_num_kv_heads != work.model.num_heads
     return work.device_type == "mps" or (work.device_type == "cuda" and grouped and work.precision != "bf16")
+
+
+def attention_scores_bytes(work: Workload) -> int:
+    """Of `model.causal_attention`'s backward pass: scores and probabilities with their gradients.
+
+    Each block of queries has more keys than the one before, so glibc's heap finds no room for it where that was.
+    """
+    length = work.model.context_length
+    blocks = num_blocks(length)
+    if not work.compiled or work.device_type != "cpu" or blocks == 1:
+        return 0
+    keys = sum(block * length // blocks for block in range(1, blocks + 1))
+    heads = work.micro_batch_size * work.model.num_heads
+    return 4 * work.activation_bytes * heads * (length // blocks) * keys
 
 
 def _mlp_bytes(work: Workload) -> int:

@@ -35,8 +35,7 @@ def _forward_bytes(work: Workload) -> int:
         return casts + gradients + 2 * a * logits + 2 * FP32_BYTES * head
     # The chunk before leaves its log-probabilities, and beside fp32 its gradient, while the next is computed.
     before = FP32_BYTES + (a if work.precision != "off" else 0) if work.tokens > CHUNK_TOKENS else 0
-    capping = 2 * FP32_BYTES if work.model.logit_softcap is not None else 0
-    now = 2 * FP32_BYTES + (a if work.precision != "off" else 0) + capping
+    now = 2 * FP32_BYTES + (a if work.precision != "off" else 0)
     settled = FP32_BYTES + a + (a if work.precision != "off" else 0)
     computing = (before + now) * logits + FP32_BYTES * head
     adding_up = settled * logits + 3 * FP32_BYTES * head

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from minigpt.model.count import num_matrix_parameters, num_parameters
-from minigpt.planning.activations import FP32_BYTES, kept_by_block, kept_by_model, whole_block
+from minigpt.planning.activations import (
+    FP32_BYTES,
+    attention_scores_bytes,
+    kept_by_block,
+    kept_by_model,
+    whole_block,
+)
 from minigpt.planning.cpu_process import heap_bytes
 from minigpt.planning.loss_memory import loss_bytes, waiting_bytes
 from minigpt.planning.workload import Workload
@@ -32,8 +38,9 @@ class MemoryReport:
     attention: int
     mlp: int
     logits_and_loss: int
-    recomputed_block: int
-    """With activation checkpointing: one block in full, as far as it outgrows the logits (gone by then)."""
+    backward_of_a_block: int
+    """What it takes beside what was kept, as far as it outgrows the logits (gone by then): with activation
+    checkpointing the block in full, compiled on a CPU the scores of attention's blocks of queries."""
     runtime: int
     """On a CPU: kernels' scratch memory and the holes that glibc's heap keeps between the tensors."""
     checkpoint_file: int
@@ -43,7 +50,7 @@ class MemoryReport:
 
     @property
     def activations(self) -> int:
-        return self.residual + self.norms + self.attention + self.mlp + self.recomputed_block
+        return self.residual + self.norms + self.attention + self.mlp + self.backward_of_a_block
 
     @property
     def fixed(self) -> int:
@@ -77,8 +84,8 @@ class MemoryReport:
         if self.attention:
             yield "activations: attention", self.attention
             yield "activations: mlp", self.mlp
-        if self.recomputed_block:
-            yield "activations: one block at a time", self.recomputed_block
+        if self.backward_of_a_block:
+            yield "activations: one block at a time", self.backward_of_a_block
         yield "logits and loss", self.logits_and_loss
 
 
@@ -93,7 +100,7 @@ def memory_report(work: Workload) -> MemoryReport:
     moments = 2 * total - (matrices if work.optimizer == "muon" else 0)
     cast_weights = 2 * matrices if work.precision != "off" else 0
     kept, loss = kept_by_model(work), loss_bytes(work)
-    recomputed = max(0, work.tokens * _recomputed_bytes(work) + waiting_bytes(work) - loss)
+    backward = work.tokens * _recomputed_bytes(work) + attention_scores_bytes(work) + waiting_bytes(work)
     come_last = not work.accumulates and work.world_size == 1
     return MemoryReport(
         parameters=FP32_BYTES * total,
@@ -105,7 +112,7 @@ def memory_report(work: Workload) -> MemoryReport:
         attention=work.tokens * kept.attention,
         mlp=work.tokens * kept.mlp,
         logits_and_loss=loss,
-        recomputed_block=recomputed,
+        backward_of_a_block=max(0, backward - loss),
         runtime=_heap_bytes(work) if work.device_type == "cpu" else 0,
         checkpoint_file=FP32_BYTES * (total + moments),
         gradients_come_last=come_last,

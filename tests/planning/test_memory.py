@@ -59,7 +59,7 @@ def test_activations_equal_what_autograd_keeps(precision: str, changes: dict[str
     report = memory_report(work)
     # Of the loss, the gradients of the hidden states and of the head.
     loss = 4 * 64 * work.activation_bytes * 64 + FP32_BYTES * 512 * 64
-    kept = report.activations - report.recomputed_block
+    kept = report.activations - report.backward_of_a_block
     assert kept + report.cast_weights + loss == pytest.approx(saved_bytes(work), rel=0.01)
 
 
