@@ -18,14 +18,8 @@ from pathlib import Path
 if importlib.util.find_spec("minigpt") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from minigpt.errors import MiniGPTError
 from minigpt.lab.scaling.command import run
+from minigpt.lab.script import run_script
 
 if __name__ == "__main__":
-    try:
-        run(sys.argv[1:], __doc__ or "")
-    except MiniGPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(run, __doc__)

@@ -22,12 +22,8 @@ from pathlib import Path
 if importlib.util.find_spec("minigpt") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from minigpt.errors import MiniGPTError
+from minigpt.lab.script import run_script
 from minigpt.lab.time_to_loss.command import run
 
 if __name__ == "__main__":
-    try:
-        run(sys.argv[1:], __doc__ or "")
-    except MiniGPTError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_script(run, __doc__)

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from minigpt.lab.bench.match import assembled, play
 from minigpt.lab.bench.shapes import PRESETS, SHAPES, Shape, Terms, shape_named
 from minigpt.lab.bench.summary import as_json
 from minigpt.lab.bench.table import report
+from minigpt.lab.script import say
 
 
 def run(arguments: Sequence[str], description: str) -> None:
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str], description: str) -> None:
     given = _parser(description).parse_args(arguments)
     contenders, left_out = chosen(given.contenders)
     for line in left_out:
-        _say(line)
+        say(line)
     shapes = [_sized(shape, given) for shape in _shapes(given)]
     check_can_write(given.output, "--output")
     matches = [_played(shape, contenders, given) for shape in shapes]
@@ -57,9 +57,9 @@ def _played(shape: Shape, contenders: Sequence[Contender], given: argparse.Names
         folder = Path(name)
         cold = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")} if given.cold else {}
         with assembled(
-            contenders, terms, threads=given.threads, folder=folder, say=_say, environment=cold
+            contenders, terms, threads=given.threads, folder=folder, say=say, environment=cold
         ) as field:
-            match = play(field, rounds=given.rounds, steps=given.steps, say=_say)
+            match = play(field, rounds=given.rounds, steps=given.steps, say=say)
     print(report(match), end="\n\n", flush=True)
     return as_json(match)
 
@@ -149,7 +149,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from minigpt.lab.bench.shapes import SHAPES, Terms
 from minigpt.lab.scaling.measure import TURN, measure_long_run, measure_series
 from minigpt.lab.scaling.report import drift, long_run_text, plot, series_text
 from minigpt.lab.scaling.series import HEAD_DIM, all_series
+from minigpt.lab.script import say
 
 DEPTHS, WIDTHS, CONTEXTS = (2, 4, 8, 16), (128, 256, 512, 1024), (64, 256, 1024, 2048)
 
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], description: str) -> None:
             )
         )
         long_run = measure_long_run(
-            terms, given.long_run, threads=given.threads, folder=folder / "long", say=_say
+            terms, given.long_run, threads=given.threads, folder=folder / "long", say=say
         )
         print(long_run_text(long_run), end="\n\n", flush=True)
         found["long_run"] = {"seconds_per_step": long_run, "steps_each": TURN, "drift": drift(long_run)}
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], description: str) -> None:
                 steps=given.steps,
                 threads=given.threads,
                 folder=folder / str(number),
-                say=_say,
+                say=say,
             )
             print(series_text(series, costs), end="\n\n", flush=True)
             measured.append((series, costs))
@@ -113,7 +113,3 @@ def _check(given: argparse.Namespace) -> None:
         )
     if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise MissingExtraError("the plot", "matplotlib", "bench")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
 """The command line of `scripts/time_to_loss.py`."""
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from minigpt.errors import ConfigError
+from minigpt.lab.script import say
 from minigpt.lab.time_to_loss.curve import Curve
 from minigpt.lab.time_to_loss.pace import Paces, paces_in_turn
 from minigpt.lab.time_to_loss.recipe import PEER, Recipe, overrides_for, recipe_named
@@ -26,13 +26,14 @@ class Comparison:
     def trained(self, recipe: Recipe, steps: int, seed: int) -> Curve:
         """The curve of a whole training; said when it begins."""
         given = self._given
-        print(f"{recipe.name}, {steps} steps, seed {seed} ...", file=sys.stderr, flush=True)
+        say(f"{recipe.name}, {steps} steps, seed {seed} ...")
         common = [f"training.compile={given.compile}", *given.set]
         overrides = overrides_for(
             recipe, given.config, common, steps=steps, seed=seed, micro_batch_size=given.micro_batch
         )
-        word = "".join(char if char.isalnum() else "_" for char in recipe.name)[:80]
-        return trained(recipe, given.config, overrides, seed, self.folder / f"{word}.{steps}.{seed}")
+        return trained(
+            recipe, given.config, overrides, seed, self.folder / f"{recipe.file_word}.{steps}.{seed}"
+        )
 
     def bout(self, recipe: Recipe, peer: Recipe, seed: int, paces: Paces, lengths: Sequence[int]) -> Bout:
         """The peer and MiniGPT's trainings of `lengths` steps, at the paces that they had in turn."""

@@ -1,7 +1,6 @@
 """Seconds a step of both recipes, taken in turn so that the machine's moods fall on both."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from minigpt.config.load import load_config
 from minigpt.lab.bench.contenders import Contender
 from minigpt.lab.bench.match import assembled, play
 from minigpt.lab.bench.shapes import Shape, Terms
+from minigpt.lab.script import say
 from minigpt.lab.time_to_loss.recipe import PEER, Recipe
 
 TIMED_STEPS = 5
@@ -32,7 +32,7 @@ def paces_in_turn(recipe: Recipe, preset: str, rounds: int, compiled: bool, fold
     Raises:
         ContenderError: one could not take part.
     """
-    kept = folder / f"pace_{''.join(c if c.isalnum() else '_' for c in recipe.name)[:80]}.json"
+    kept = folder / f"pace_{recipe.file_word}.json"
     if kept.exists():
         values = json.loads(kept.read_text(encoding="utf-8"))
         return Paces(tuple(values["peer"]), tuple(values["ours"]))
@@ -52,12 +52,8 @@ def paces_in_turn(recipe: Recipe, preset: str, rounds: int, compiled: bool, fold
     )
     terms = Terms(shape, compile=compiled, device="cuda" if torch.cuda.is_available() else "cpu")
     contenders = [Contender(PEER, PEER), Contender("minigpt-preset", "minigpt-preset", recipe.overrides)]
-    with assembled(contenders, terms, threads=None, folder=folder / "pace", say=_say) as field:
-        match = play(field, rounds=rounds, steps=TIMED_STEPS, say=_say)
+    with assembled(contenders, terms, threads=None, folder=folder / "pace", say=say) as field:
+        match = play(field, rounds=rounds, steps=TIMED_STEPS, say=say)
     found = Paces(*(tuple(entry.seconds_per_step) for entry in match.entries))
     kept.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
     return found
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -33,6 +33,11 @@ class Recipe:
     def is_peer(self) -> bool:
         return self.name.split(":")[0] == PEER
 
+    @property
+    def file_word(self) -> str:
+        """The name, fit for a file's."""
+        return "".join(char if char.isalnum() else "_" for char in self.name)[:80]
+
 
 def recipe_named(spec: str) -> Recipe:
     """`NAME` or `NAME:section.key=value,...`: the preset changed so; NAME is `nanogpt` for the peer, else free.
