@@ -58,9 +58,9 @@ class Cost:
 
 def costs(values: Sequence[int], flops: Sequence[int], measured: Sequence[Spread]) -> list[Cost]:
     """Measured beside predicted: at the FLOP/s that the series' largest member reaches, cost follows the FLOPs."""
-    pace = max(zip(flops, measured, strict=True), key=lambda pair: pair[0])
-    seconds_per_flop = pace[1].median / pace[0]
+    most, pace = max(zip(flops, measured, strict=True), key=lambda pair: pair[0])
+    # Times the share of its FLOPs: of the largest exactly its own time, whatever that rounds to.
     return [
-        Cost(value, work, spread, work * seconds_per_flop)
+        Cost(value, work, spread, pace.median * (work / most))
         for value, work, spread in zip(values, flops, measured, strict=True)
     ]
