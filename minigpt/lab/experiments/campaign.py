@@ -100,7 +100,7 @@ def outcomes(trials: Sequence[Trial], processes: int) -> Iterator[Outcome]:
             except Exception as error:
                 raise _failed(running[done], error) from error
     finally:
-        # Trainings that are under way end at their next step: what Ctrl-C reaches from a terminal, a crash of ours must.
+        # Trainings under way end at their next step: Ctrl-C reaches them from a terminal, a crash of ours would not.
         pool_processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         if not all(future.done() for future in running):

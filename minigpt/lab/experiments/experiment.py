@@ -17,6 +17,8 @@ Look = Callable[["Run"], Mapping[str, Any]]
 Results = Mapping[str, Sequence[Outcome]]
 """By arm, in the arms' order: an outcome a seed, in the seeds' order."""
 
+Held = Literal["held", "held in part", "did not hold", "cannot be told"]
+
 BASE = (
     "model.num_layers=4",
     "model.hidden_size=128",
@@ -60,7 +62,7 @@ class Claim:
 
     text: str
     """The claim, with its figure."""
-    held: Literal["held", "held in part", "did not hold", "cannot be told"]
+    held: Held
     found: str
     """One sentence with the figures of this run of the experiment."""
 

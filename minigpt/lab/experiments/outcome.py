@@ -11,7 +11,7 @@ from typing import Any, Self
 from minigpt.atomic import write_text_atomically
 from minigpt.config.facts import facts_of
 from minigpt.config.run_config import RunConfig
-from minigpt.training.records import EVENTS_NAME, METRICS_NAME
+from minigpt.training.folder import EVENTS_NAME, METRICS_NAME
 from minigpt.training_monitor.records.registry import open_record
 from minigpt.training_monitor.verdict import judge
 

@@ -3,10 +3,11 @@
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from minigpt.lab.experiments.drawing import draw_losses
-from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Results, Short
+from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Held, Results, Short
 from minigpt.lab.experiments.intervals import Share, mean_of
 from minigpt.lab.experiments.outcome import LAST_SHARE, RISE, SMOOTHED_STEPS, Outcome
 from minigpt.lab.experiments.table import Cell, Table, columns_of
@@ -90,9 +91,8 @@ def _loss_claim(results: Results) -> Claim:
     """The final losses fall from arm to arm, each time by more than chance."""
     means = {name: mean_of([one.final_loss for one in found]) for name, found in results.items() if found}
     known = [(name, mean) for name, mean in means.items() if math.isfinite(mean.value)]
-    steps = list(zip(known, known[1:], strict=False))
-    falls = [first.low > second.high for (_, first), (_, second) in steps]
-    held = "held" if falls and all(falls) else "held in part" if any(falls) else "did not hold"
+    falls = [first.low > second.high for (_, first), (_, second) in pairwise(known)]
+    held: Held = "held" if falls and all(falls) else "held in part" if any(falls) else "did not hold"
     said = ", ".join(f"{name} {mean.text()}" for name, mean in known)
     return Claim(
         text="with each measure the final loss is lower (NaN, 2.3, 2.1, 1.9)",
@@ -128,12 +128,12 @@ EXPERIMENT = Experiment(
     name="stability",
     question="how many runs blow up, and what do clipping, warm-up, Pre-Norm and mixed precision change?",
     definitions=(
-        f"Blown up: a loss or gradient was not finite (overflows that the loss scaler is there for do not count), or the "
-        f"training loss averaged over {SMOOTHED_STEPS} steps rose {RISE:g} nat above its lowest. Final loss: the mean of "
-        f"the last {100 * LAST_SHARE:.0f} % of the steps. The first three arms are Post-Norm in fp32, as the users' table "
-        "implies; `everything` is Pre-Norm with clipping, warm-up, fp16 autocast and GradScaler. All have one learning "
-        "rate, cosine decay, and AdamW. MiniGPT calls off an update whose gradient is not finite, in every arm: where a "
-        "plain loop ends in NaN, these runs stop."
+        "Blown up: a loss or gradient was not finite (but for overflows that the loss scaler answers), or the "
+        f"training loss averaged over {SMOOTHED_STEPS} steps rose {RISE:g} nat above its lowest. Final loss: the mean "
+        f"of the last {100 * LAST_SHARE:.0f} % of the steps. The first three arms are Post-Norm in fp32, as the users' "
+        "table implies; `everything` is Pre-Norm with clipping, warm-up, fp16 autocast and GradScaler. All have one "
+        "learning rate, cosine decay, and AdamW. MiniGPT calls off an update whose gradient is not finite, in every "
+        "arm: where a plain loop ends in NaN, these runs stop."
     ),
     overrides=(
         "model.num_layers=8",
