@@ -1,5 +1,6 @@
 """The short form of an experiment on a text that tests can make, smaller still where a test says so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from minigpt.lab.experiments.campaign import Terms, by_arm, chosen_arms, outcomes, processes_of, trials_of
@@ -29,7 +30,8 @@ def short_results(
         *overrides,
     )
     terms = Terms(folder=folder / "results", seeds=seeds, short=True, overrides=tiny, processes=processes)
-    trials = trials_of(experiment, terms)
+    # One thread: so small a model gains nothing from more, and loses much where others use the machine.
+    trials = [replace(trial, threads=1) for trial in trials_of(experiment, terms)]
     found = (
         [run_trial(trial) for trial in trials]
         if processes == 1
