@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from minigpt.cli import lab_experiments
 from minigpt.cli.options import path_of
 
 app = typer.Typer(rich_markup_mode=None)
@@ -15,9 +16,10 @@ MISSED = 1
 
 @app.callback(invoke_without_command=True)
 def lab(context: typer.Context) -> None:
-    """Experiments: proves the training monitor.
+    """Experiments: the claims about stable training, measured; and the training monitor, proved.
 
     \b
+    minigpt lab stability --short                     which measures keep runs from blowing up
     minigpt lab drill --reduced                       a dozen faults, in under a minute
     minigpt lab drill --traces traces/                all of them; trainings are recorded once
     """
@@ -118,3 +120,6 @@ def drill(
 
 def _progress(done: int, of: int, name: str) -> None:
     typer.echo(f"recorded {done}/{of}: {name}", err=True)
+
+
+lab_experiments.register(app)

@@ -3,15 +3,19 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import BASE, Arm, Experiment, Results
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.registry import experiment_in
 from minigpt.lab.experiments.trial import PRESET, Trial, run_trial
 
 
@@ -81,33 +85,75 @@ def _has_gpu(device: str) -> bool:
     return device == "auto" and (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
-def outcomes(trials: Sequence[Trial], processes: int) -> Iterator[Outcome]:
+def outcomes(trials: Sequence[Trial], processes: int, own: Path | None = None) -> Iterator[Outcome]:
     """The outcome of each trial, in the order in which they are done.
+
+    `own` is the user's file that the trials come from: every process has to read it.
 
     Raises:
         MiniGPTError: one failed; those that were done are kept.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM; likewise.
     """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, max(1, len(trials))), mp_context=context)
+    done_before = [(trial, trial.kept()) for trial in trials]
+    yield from (outcome for _, outcome in done_before if outcome is not None)
+    left = [trial for trial, outcome in done_before if outcome is None]
+    if not left:
+        return
+    pool = ProcessPoolExecutor(
+        min(processes, len(left)),
+        # Forked processes would inherit torch's threads in an undefined state.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_process,
+        initargs=(own,),
+    )
     running: dict[Future[Outcome], Trial] = {}
+    with _sigterm_as_interrupt():
+        try:
+            running = {pool.submit(run_trial, trial): trial for trial in left}
+            for done in as_completed(running):
+                try:
+                    yield done.result()
+                except MiniGPTError:
+                    raise
+                except Exception as error:
+                    raise _failed(running[done], error) from error
+        finally:
+            _end(pool, all_done=all(future.done() for future in running))
+
+
+def _begin_process(own: Path | None) -> None:
+    # In a group of its own: Ctrl-C at the terminal is the parent's, which then stops the trainings.
+    os.setpgid(0, 0)
+    if own is not None:
+        experiment_in(own)
+
+
+def _end(pool: ProcessPoolExecutor, *, all_done: bool) -> None:
+    """Trainings that are under way end after their step."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes if not all_done else ():
+        process.terminate()
+    for process in processes:
+        process.join()
+    pool.shutdown()
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """A scheduler's request to end is the user's Ctrl-C; the trainings' processes would else stay behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        running = {pool.submit(run_trial, trial): trial for trial in trials}
-        for done in as_completed(running):
-            try:
-                yield done.result()
-            except MiniGPTError:
-                raise
-            except Exception as error:
-                raise _failed(running[done], error) from error
+        yield
     finally:
-        # Trainings under way end at their next step: Ctrl-C reaches them from a terminal, a crash of ours would not.
-        pool_processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        if not all(future.done() for future in running):
-            for process in pool_processes:
-                if process.is_alive() and process.pid is not None:
-                    os.kill(process.pid, signal.SIGTERM)
-        pool.shutdown(wait=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failed(trial: Trial, error: Exception) -> TrialFailedError:
