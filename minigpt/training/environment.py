@@ -51,7 +51,7 @@ def environment(device: torch.device | None = None) -> dict[str, str]:
         "tokenizers": _version("tokenizers"),
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "interop_threads": str(torch.get_num_interop_threads()),
@@ -132,7 +132,7 @@ def _commit() -> str:
 
 
 @cache
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """As the system calls it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

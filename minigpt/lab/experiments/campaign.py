@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import BASE, Arm, Experiment, Results
@@ -32,7 +34,7 @@ class Terms:
     """None: as many as the experiment, or its short form, has."""
     short: bool = False
     overrides: tuple[str, ...] = ()
-    """The user's own, over all others but the seeds."""
+    """The user's own, over all others but those that an arm is about, and the seeds."""
     processes: int | None = None
     """Trainings at a time; None: one a core, one on a GPU."""
 
@@ -44,13 +46,14 @@ def trials_of(experiment: Experiment, terms: Terms) -> list[Trial]:
         ConfigError: a configuration of them cannot be; told before anything is trained.
     """
     processes = processes_of(experiment, terms)
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // processes))
     short = experiment.short
     seeds = terms.seeds or (short.seeds if terms.short else experiment.seeds)
     trials = []
     for arm in chosen_arms(experiment, terms):
         shortened = short.overrides if terms.short else ()
-        common = (*BASE, *experiment.overrides, *arm.overrides, *shortened, *terms.overrides)
+        # The arm's own last: whatever the user changes, the arms still differ in what they are compared for.
+        common = (*BASE, *experiment.overrides, *shortened, *terms.overrides, *arm.overrides)
         load_config(PRESET, common)
         for seed in range(seeds):
             overrides = (*common, f"training.seed={seed}", f"data.seed={seed}")
@@ -80,8 +83,6 @@ def processes_of(experiment: Experiment, terms: Terms) -> int:
 
 
 def _has_gpu(device: str) -> bool:
-    import torch
-
     return device == "auto" and (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
@@ -122,20 +123,18 @@ def outcomes(trials: Sequence[Trial], processes: int, own: Path | None = None) -
 
 
 def _begin_process(own: Path | None) -> None:
-    # In a group of its own: Ctrl-C at the terminal is the parent's, which then stops the trainings.
+    # In a group of its own: Ctrl-C at the terminal is the parent's, which then ends the trainings.
     os.setpgid(0, 0)
     if own is not None:
         experiment_in(own)
 
 
 def _end(pool: ProcessPoolExecutor, *, all_done: bool) -> None:
-    """Trainings that are under way end after their step."""
+    """What is half trained is trained again from its start, so nothing is lost by ending it at once."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes if not all_done else ():
-        process.terminate()
-    for process in processes:
-        process.join()
+        process.kill()
     pool.shutdown()
 
 

@@ -49,7 +49,7 @@ class Arm:
 
     name: str
     overrides: tuple[str, ...] = ()
-    """Over those of the experiment, as for --set."""
+    """Over all others, the user's among them, as for --set: what the arm is compared for."""
     before: Look | None = None
     """Called with the run before its first step; may change it. What it returns stands in `Outcome.before`."""
     after: Look | None = None

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from minigpt.atomic import write_text_atomically
 from minigpt.config.facts import facts_of
 from minigpt.config.run_config import RunConfig
@@ -21,6 +24,9 @@ SMOOTHED_STEPS = 10
 """Steps that a curve is averaged over where a level is looked for."""
 RISE = 1.0
 """Nats that the smoothed loss rises above its lowest so far, when a run is said to have blown up."""
+
+WORTH = 0.1
+"""Nats below the loss of the mere frequencies that a run must end, or it has learnt nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Outcome:
     """What the verdict names, the gravest first."""
     seconds_per_step: float
     """The median."""
+    unigram_loss: float
+    """Of a model that knows only how frequent each token is: the entropy of the validation text's tokens."""
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,6 +89,11 @@ class Outcome:
                 return "rose"
         return None
 
+    @property
+    def learnt_nothing(self) -> bool:
+        """Whether it ended, without blowing up, no better than by knowing how frequent each token is."""
+        return self.blew_up is None and self.final_loss > self.unigram_loss - WORTH
+
     def steps_to(self, loss: float) -> int | None:
         """The first step at which the smoothed loss is down to `loss`."""
         reached = (index for index, value in enumerate(self.smoothed) if value <= loss)
@@ -109,6 +122,7 @@ def outcome_of(
     seed: int,
     *,
     stopped: bool,
+    unigram_loss: float,
     before: Mapping[str, Any],
     after: Mapping[str, Any],
 ) -> Outcome:
@@ -138,6 +152,7 @@ def outcome_of(
             dict.fromkeys(str(reason.values.get("name", reason.key)) for reason in verdict.reasons)
         ),
         seconds_per_step=statistics.median(step["seconds"] for step in steps),
+        unigram_loss=unigram_loss,
         before=before,
         after=after,
     )
@@ -151,3 +166,10 @@ def _finite(value: Any) -> float | None:
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def unigram_loss(tokens: npt.NDArray[np.integer[Any]]) -> float:
+    """Nats a token of the best guess that looks at no other token: the entropy of their frequencies."""
+    counts = np.unique(tokens, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

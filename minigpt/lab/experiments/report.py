@@ -1,6 +1,7 @@
 """An experiment's results on disk and for the reader."""
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from minigpt.distributed.device import device_title
 from minigpt.errors import MissingExtraError
 from minigpt.lab.experiments.experiment import Claim, Experiment, Results
 from minigpt.lab.experiments.table import Table
+from minigpt.training.environment import cpu_model
 
 
 def check_drawing() -> None:
@@ -81,7 +83,7 @@ def draw(experiment: Experiment, results: Results, path: Path) -> None:
 def where() -> str:
     """Hardware, software and day."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    title = device_title(device)
+    title = device_title(device) if device.type == "cuda" else f"{os.cpu_count()} cores of {cpu_model()}"
     return (
         f"{title}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
         f"{datetime.now(UTC).date().isoformat()}."

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from minigpt import __version__
 from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import Arm, Look
-from minigpt.lab.experiments.outcome import Outcome, outcome_of
+from minigpt.lab.experiments.outcome import Outcome, outcome_of, unigram_loss
 from minigpt.training.ending import STOPPED_BY_MONITOR
 from minigpt.training.pretrain import pretrain
 from minigpt.training.run import Run
@@ -75,11 +76,15 @@ def run_trial(trial: Trial) -> Outcome:
     trial.folder.mkdir(parents=True)
     torch.set_num_threads(trial.threads)
     built: list[Run] = []
+    frequencies_loss = math.nan
     before: dict[str, Any] = {}
     after: Mapping[str, Any] = {}
 
     def look_before(run: Run) -> None:
+        nonlocal frequencies_loss
         built.append(run)
+        tokens = run.validation.tokens
+        frequencies_loss = unigram_loss(tokens[: len(tokens)])
         if trial.arm.before is not None:
             before.update(trial.arm.before(run))
 
@@ -97,6 +102,7 @@ def run_trial(trial: Trial) -> Outcome:
             trial.arm.name,
             trial.seed,
             stopped=code == STOPPED_BY_MONITOR,
+            unigram_loss=frequencies_loss,
             before=before,
             after=after,
         )

@@ -14,12 +14,19 @@ def verdict_text(found: Sequence[Outcome]) -> str:
 
 
 def disagreements(found: Iterable[Outcome]) -> list[str]:
-    """Blown-up runs that were not called sick, and runs called sick that did not blow up: each in words."""
+    """Runs whose verdict does not fit, each in words.
+
+    One that blew up must be called sick, one that learnt nothing anything but healthy, no other sick.
+    """
     lines = []
     for one in found:
-        reason = one.blew_up
-        if (reason is not None) != (one.health == "sick"):
-            what = "did not blow up" if reason is None else f"blew up ({reason})"
+        if one.blew_up is not None:
+            fits, what = one.health == "sick", f"blew up ({one.blew_up})"
+        elif one.learnt_nothing:
+            fits, what = one.health != "healthy", "learnt nothing"
+        else:
+            fits, what = one.health != "sick", "trained"
+        if not fits:
             named = f": {', '.join(one.findings)}" if one.findings else ""
             lines.append(f"{one.arm}, seed {one.seed}, {what} and was called {one.health}{named}")
     return lines

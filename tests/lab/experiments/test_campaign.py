@@ -1,0 +1,176 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.lab.experiments.campaign import Terms, TrialFailedError, outcomes, trials_of
+from minigpt.lab.experiments.experiment import Arm, Experiment, Look, Short
+from minigpt.lab.experiments.registry import experiment_in
+from minigpt.lab.experiments.run import run_experiment
+from minigpt.lab.experiments.trial import Trial, run_trial
+from minigpt.training.run import Run
+from tests.lab.experiments.short_form import write_text
+
+TINY = (
+    "model.num_layers=1",
+    "model.hidden_size=16",
+    "model.num_heads=2",
+    "model.context_length=16",
+    "training.tokens_per_step=64",
+    "training.max_steps=3",
+    "training.eval_tokens=64",
+    "data.tokenizer.kind=bytes",
+)
+OWN = """
+from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Short
+from minigpt.lab.experiments.intervals import mean_of
+from minigpt.lab.experiments.table import columns_of
+
+def heads(run):
+    return {"heads": run.model.config.num_heads}
+
+def tables(found):
+    rows = [[name, mean_of([one.final_loss for one in runs]), runs[0].before["heads"]] for name, runs in found.items()]
+    return [columns_of(["arm", "loss", "heads"], rows, "Heads")]
+
+EXPERIMENT = Experiment(
+    name="heads", question="do heads matter?", definitions="Of three steps.", seeds=3,
+    arms=(Arm(name="two", before=heads), Arm(name="four", overrides=("model.num_heads=4",), before=heads)),
+    short=Short(seeds=1, overrides=()), tables=tables,
+    claims=lambda results: [Claim(text="it does", held="cannot be told", found="three steps tell nothing.")],
+    draw=lambda results, figure: None,
+)
+"""
+
+
+def tiny(folder: Path, *overrides: str, **changes: object) -> tuple[Experiment, Terms]:
+    """An experiment of one arm, and terms that put it on the tests' text."""
+    experiment = Experiment(
+        name="tiny",
+        question="?",
+        definitions="",
+        arms=(Arm(name="the arm"),),
+        seeds=2,
+        short=Short(seeds=1, overrides=("training.max_steps=2",)),
+        tables=lambda results: [],
+        claims=lambda results: [],
+        draw=lambda results, figure: None,
+    )
+    text = write_text(folder / "text")
+    given = (*TINY, f"data.source={text}", f"data.cache_dir={folder / 'cache'}", *overrides)
+    return experiment, replace(Terms(folder=folder / "results", overrides=given, processes=1), **changes)  # type: ignore[arg-type]
+
+
+def with_look(trial: Trial, *, before: Look | None = None, after: Look | None = None) -> Trial:
+    return replace(trial, arm=replace(trial.arm, before=before, after=after), threads=1)
+
+
+def layers(run: Run) -> dict[str, int]:
+    return {"layers": run.model.config.num_layers}
+
+
+def steps_done(run: Run) -> dict[str, int]:
+    return {"step": run.position.step}
+
+
+def fail(run: Run) -> dict[str, int]:
+    raise ZeroDivisionError("the look failed")
+
+
+def test_outcome_has_what_the_run_recorded_and_what_the_looks_saw(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path)
+
+    found = run_trial(with_look(trials_of(experiment, terms)[1], before=layers, after=steps_done))
+
+    assert (found.arm, found.seed, found.steps, len(found.losses)) == ("the arm", 1, 3, 3)
+    assert (found.before, found.after) == ({"layers": 1}, {"step": 3})
+    assert set(found.first_group_norms) == {"embedding", "blocks.0", "norm"}
+    assert found.validation_loss is not None
+    assert 0 < found.unigram_loss < 5.6
+    assert not list((tmp_path / "results").rglob("*.pt"))
+
+
+def test_seeds_differ_and_are_the_same_again(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path)
+
+    first, second = (run_trial(replace(trial, threads=1)) for trial in trials_of(experiment, terms))
+    again = run_trial(replace(trials_of(experiment, replace(terms, folder=tmp_path / "again"))[0], threads=1))
+
+    assert first.losses != second.losses
+    assert again.losses == first.losses
+
+
+def test_trial_is_not_trained_again_unless_something_else_is_asked_for(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path)
+    trial = replace(trials_of(experiment, terms)[0], threads=1)
+    run_trial(trial)
+    kept = trial.folder / "outcome.json"
+    marked = {**json.loads(kept.read_text()), "health": "read, not trained"}
+    kept.write_text(json.dumps(marked))
+
+    assert run_trial(trial).health == "read, not trained"
+    other = replace(trial, overrides=(*trial.overrides, "training.max_steps=2"))
+    assert run_trial(other).steps == 2
+    assert run_trial(trial).steps == 3
+
+
+def test_configuration_that_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path, "model.num_heads=3")
+
+    with pytest.raises(ConfigError, match="num_heads"):
+        trials_of(experiment, terms)
+
+    assert not terms.folder.exists()
+
+
+def test_failure_of_a_training_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path)
+    arms = (Arm(name="good"), Arm(name="bad", before=fail))
+    trials = [
+        replace(trial, threads=1) for trial in trials_of(replace(experiment, arms=arms, seeds=1), terms)
+    ]
+
+    with pytest.raises(TrialFailedError, match="'bad', seed 0, failed: ZeroDivisionError: the look failed"):
+        list(outcomes(trials, 1))
+
+    assert trials[0].kept() is not None
+    assert trials[1].kept() is None
+
+
+def test_experiment_of_ones_own_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, terms = tiny(tmp_path, short=True)
+    own = tmp_path / "heads.py"
+    own.write_text(OWN)
+
+    text = run_experiment(experiment_in(own), terms, "minigpt lab run heads.py", own=own)
+
+    assert "# lab heads: do heads matter?" in text
+    assert "| four |" in text
+    assert "- Claim: it does. Cannot be told: three steps tell nothing." in text
+    assert "2 trainings by `minigpt lab run heads.py`." in text
+    assert {path.name for path in terms.folder.iterdir()} == {
+        "runs", "report.md", "results.json", "table.csv", "plot.png"
+    }  # fmt: skip
+    found = json.loads((terms.folder / "results.json").read_text())
+    assert [row["heads"] for row in found["tables"][0]["rows"]] == [2, 4]
+    assert "2/2 four, seed 0: loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("missing.py", None, "there is no such file"),
+        ("empty.py", "", "has no EXPERIMENT"),
+        ("words.txt", "EXPERIMENT = 1", "must end in .py"),
+    ],
+)
+def test_file_without_an_experiment_is_refused_in_a_line(
+    tmp_path: Path, name: str, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+
+    with pytest.raises(MiniGPTError, match=said):
+        experiment_in(tmp_path / name)
