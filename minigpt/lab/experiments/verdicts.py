@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.outcome import Outcome
 
 
@@ -23,6 +24,19 @@ def disagreements(found: Iterable[Outcome]) -> list[str]:
             named = f": {', '.join(one.findings)}" if one.findings else ""
             lines.append(f"{one.arm}, seed {one.seed}, {what} and was called {one.health}{named}")
     return lines
+
+
+def verdict_claim(results: Results) -> Claim:
+    """The monitor's own, for every experiment."""
+    wrong = disagreements(one for found in results.values() for one in found)
+    runs = sum(len(found) for found in results.values())
+    return Claim(
+        text="the monitor calls the blown-up runs sick, and no other (ours)",
+        held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
+        found="all of them right."
+        if not wrong
+        else f"{runs - len(wrong)} of {runs} right; {'; '.join(wrong[:4])}.",
+    )
 
 
 def _most_named(found: Sequence[Outcome]) -> str:
