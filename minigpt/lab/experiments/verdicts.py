@@ -1,6 +1,6 @@
 """Whether the monitor's verdict and the blow-ups agree: a column of every experiment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.outcome import Outcome
@@ -14,24 +14,33 @@ def verdict_text(found: Sequence[Outcome]) -> str:
     return f"{said} ({named})" if named else said
 
 
-def disagreements(found: Iterable[Outcome]) -> list[str]:
-    """Blown-up runs that were not called sick, and runs called sick that did not blow up: each in words."""
+Broken = Callable[[Outcome], str | None]
+"""What is wrong with a run, in words; None: nothing."""
+
+
+def blown_up(one: Outcome) -> str | None:
+    """Whether it blew up, and how."""
+    return None if one.blew_up is None else f"blew up ({one.blew_up})"
+
+
+def disagreements(found: Iterable[Outcome], broken: Broken = blown_up) -> list[str]:
+    """Broken runs that were not called sick, and runs called sick that were not: each in words."""
     lines = []
     for one in found:
-        reason = one.blew_up
+        reason = broken(one)
         if (reason is not None) != (one.health == "sick"):
-            what = "did not blow up" if reason is None else f"blew up ({reason})"
+            what = reason or ("did not blow up" if broken is blown_up else "was sound")
             named = f": {', '.join(one.findings)}" if one.findings else ""
             lines.append(f"{one.arm}, seed {one.seed}, {what} and was called {one.health}{named}")
     return lines
 
 
-def verdict_claim(results: Results) -> Claim:
-    """The monitor's own, for every experiment."""
-    wrong = disagreements(one for found in results.values() for one in found)
+def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "the blown-up runs") -> Claim:
+    """The monitor's own, for every experiment; `called`: what the broken runs are called."""
+    wrong = disagreements((one for found in results.values() for one in found), broken)
     runs = sum(len(found) for found in results.values())
     return Claim(
-        text="the monitor calls the blown-up runs sick, and no other (ours)",
+        text=f"the monitor calls {called} sick, and no other (ours)",
         held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
         found="all of them right."
         if not wrong
