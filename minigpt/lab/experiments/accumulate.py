@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minigpt.lab.experiments.accumulate_claims import ARMS, SIZES, WHOLE, claims, curve_differences
-from minigpt.lab.experiments.drawing import draw_losses, medians
 from minigpt.lab.experiments.experiment import Arm, Experiment, Results, Short
 from minigpt.lab.experiments.intervals import mean_of
-from minigpt.lab.experiments.outcome import LAST_SHARE, Outcome
+from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS, Outcome
 from minigpt.lab.experiments.pairs import loss_difference
 from minigpt.lab.experiments.room import ROUNDS, TIMES, look_at_room
 from minigpt.lab.experiments.splits import look_at_splits
@@ -57,7 +56,7 @@ def _training_table(results: Results, whole: Sequence[Outcome]) -> Table:
         "ms a step",
         "the monitor's verdict",
     )
-    return columns_of(head, rows, "Training (loss in nats a token; mean and 95 % interval)", ".4f")
+    return columns_of(head, rows, "Training (loss in nats a token; mean and 95 % interval)", ".4g")
 
 
 def _gradient_table(whole: Sequence[Outcome]) -> Table:
@@ -114,16 +113,28 @@ def _room_table(whole: Sequence[Outcome]) -> Table:
 def draw(results: Results, figure: "Figure") -> None:
     """Losses over one another, their differences, memory by way."""
     losses, gaps, memory = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-    draw_losses(losses, results)
     whole = results.get(WHOLE, ())
     for number, (name, found) in enumerate(results.items()):
-        if not whole or name == WHOLE:
-            continue
-        curves = [curve_differences(one, other) for one, other in zip(found, whole, strict=False)]
-        middle = [gap or math.nan for gap in medians(curves)]
-        gaps.plot(range(1, len(middle) + 1), middle, color=f"C{number}", linewidth=1, label=name)
+        # They lie on one another: each narrower than the one below.
+        width = 6 / (1 + 2 * number)
+        for one in found:
+            steps = range(SMOOTHED_STEPS, SMOOTHED_STEPS + len(one.smoothed))
+            label = name if one is found[0] else None
+            losses.plot(steps, one.smoothed, color=f"C{number}", linewidth=width, label=label)
+        pairs = zip(found, whole, strict=False) if name != WHOLE else ()
+        curves = [curve_differences(one, other) for one, other in pairs]
+        if curves:
+            # No place for 0 on a logarithm.
+            largest = [max(gap) or math.nan for gap in zip(*curves, strict=False)]
+            gaps.plot(range(1, len(largest) + 1), largest, color=f"C{number}", linewidth=1, label=name)
+    losses.set(
+        title="training loss, a line a run",
+        xlabel="step",
+        ylabel=f"nats a token, mean of {SMOOTHED_STEPS} steps",
+    )
+    losses.legend(fontsize="small")
     gaps.set(
-        title=f"its difference from {WHOLE}\n(median over the seeds)",
+        title=f"difference from {WHOLE}\n(the largest over the seeds)",
         xlabel="step",
         ylabel="nats a token",
         yscale="log",
@@ -149,16 +160,17 @@ EXPERIMENT = Experiment(
     name="accumulate",
     question="do micro-batches train as the large batch does, and what do they save?",
     definitions=(
-        "Every arm has the same tokens a step, seeds, windows and learning rate; only the sequences of a forward pass "
-        f"differ. Final loss: the mean of the last {100 * LAST_SHARE:.0f} % of the steps. Gradients: of the first "
-        "step's tokens at the first weights, in fp32, as the norm of a difference over the norm. From the undivided: "
-        "MiniGPT's way, each micro-batch's summed loss over the targets of all; not divided: mean losses, each "
-        "differentiated and nothing divided by their number. Uneven targets: each sequence keeps a random number of "
-        "its targets, as after padding, so that micro-batches count differently; the mean of their mean losses then "
-        "weighs short ones too much (transformers did so until October 2024). Held: weights, gradients, moments and "
-        "the bytes that a micro-batch's forward pass keeps for its backward pass, counted tensor by tensor; not the "
-        f"process's memory. Time: the loop's whole step on the same sequences, at learning rate 0, all ways in turns "
-        f"({ROUNDS} rounds, medians), one training at a time; `64 = 4 x 16` is an update of 64 sequences, 16 at once."
+        "Every arm has the same tokens a step, seeds, windows and learning rate; only the sequences of a forward "
+        f"pass differ. Final loss: the mean of the last {100 * LAST_SHARE:.0f} % of the steps. Gradients: of the "
+        "first step's tokens at the first weights, in fp32, as the norm of a difference over the norm. From the "
+        "undivided: MiniGPT's way, each micro-batch's summed loss over the targets of all; not divided: mean "
+        "losses, each differentiated and nothing divided by their number. Uneven targets: each sequence keeps 1 "
+        "to all of its targets, at random, as after padding, so that micro-batches count differently; the mean of "
+        "their mean losses then weighs short ones too much (transformers did so until October 2024). Held: "
+        "weights, gradients, moments and the bytes that a micro-batch's forward pass keeps for its backward pass, "
+        "counted tensor by tensor; not the process's memory. Time: the loop's whole step on the same sequences, "
+        f"at learning rate 0, all ways in turns ({ROUNDS} rounds, medians), one training at a time; `64 = 4 x 16` "
+        "is an update of 64 sequences, 16 at once."
     ),
     arms=tuple(
         Arm(

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 from minigpt.lab.experiments.experiment import Claim, Held, Results
-from minigpt.lab.experiments.intervals import Mean, mean_of
+from minigpt.lab.experiments.intervals import mean_of
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.pairs import loss_difference, within
+from minigpt.lab.experiments.pairs import loss_difference, signed, within
 from minigpt.lab.experiments.room import TIMES, saving
 from minigpt.lab.experiments.verdicts import verdict_claim
 
@@ -17,7 +17,7 @@ WHOLE = ARMS[SIZES[0]]
 ROUNDING_ERRORS = 10
 """Two sums of the same numbers in another order may differ by so many times the rounding error of one of them."""
 LOSS_ROUNDING = 0.05
-SHORTER = 0.58
+SHORTER, ROUNDING = 0.58, 0.005
 """Of the training time, by the users' account."""
 
 
@@ -55,8 +55,8 @@ def curve_claim(name: str, found: Sequence[Outcome], whole: Sequence[Outcome]) -
     return Claim(
         text=f"{name} trains like the undivided batch",
         held=within(difference, -LOSS_ROUNDING, LOSS_ROUNDING),
-        found=f"the final losses differ by {difference.text('+.4f')} nats, seed by seed, and no step's by more than "
-        f"{largest:.4f}{spread}.",
+        found=f"the final losses differ by {signed(difference, '.1g')} nats, seed by seed, and no step's by more than "
+        f"{largest:.1g}{spread}.",
     )
 
 
@@ -82,7 +82,7 @@ def means_claim(whole: Sequence[Outcome]) -> Claim:
         if full <= ROUNDING_ERRORS * right
         else "did not hold",
         found=f"with as many targets in each it is at most {full:.1e} of the norm away, with uneven ones up to "
-        f"{100 * uneven:.2g} %; summed losses over all targets, MiniGPT's way, stay within {right:.1e} there too.",
+        f"{uneven:.2f} of it; summed losses over all targets, MiniGPT's way, stay within {right:.1e} there too.",
     )
 
 
@@ -126,20 +126,15 @@ def memory_claim(whole: Sequence[Outcome]) -> Claim:
 def time_claim(whole: Sequence[Outcome]) -> Claim:
     """For the same tokens; on a CPU the share of mixed precision says nothing of a GPU's."""
     looks = [one.after for one in whole]
-    plain, both = (mean_of([saving(look, precision) for look in looks]) for precision in ("fp32", "bf16"))
+    plain, both = (mean_of([1 - saving(look, precision) for look in looks]) for precision in ("fp32", "bf16"))
     on_cpu = looks[0]["device"] == "cpu"
-    held = within(both, SHORTER - 0.005, math.inf)
-    if held == "did not hold" and both.low > 0:
+    held = within(both, 0.0, 1 - SHORTER + ROUNDING)
+    if held == "did not hold" and both.high < 1:
         held = "held in part"
     reason = " The gain of mixed precision is a GPU's: a CPU cannot tell it." if on_cpu else ""
     return Claim(
         text=f"mixed precision and accumulation shorten training by {100 * SHORTER:.0f} %",
         held="cannot be told" if on_cpu else held,
-        found=f"for the same tokens, {_percent(both)} less time with both and {_percent(plain)} less with accumulation "
-        f"alone, which saves updates and no product.{reason}",
+        found=f"the same tokens take {both.text('.2f')} of the time with both, and {plain.text('.2f')} with "
+        f"accumulation alone, which saves updates and no product.{reason}",
     )
-
-
-def _percent(mean: Mean) -> str:
-    width = None if mean.half_width is None else 100 * mean.half_width
-    return f"{Mean(100 * mean.value, width, mean.count).text('.1f')} %"

@@ -124,7 +124,9 @@ def draw(results: Results, figure: "Figure") -> None:
                 mean_of([100 * flushed_share(look, scale, group) for look in looks]).value for group in groups
             ]
             label = f"scale {scale_text(scale)}" if style == "-" else None
-            shares.plot(groups, heights, style, marker="o", markersize=3, color=f"C{number}", label=label)
+            # Those that flush nothing lie on one another.
+            width = 3.0 - 0.5 * number
+            shares.plot(groups, heights, style, color=f"C{number}", linewidth=width, label=label)
     shares.set(
         title="gradient elements that fp16 flushes to zero\n(dashed: before the first step; solid: after the last)",
         ylabel="percent",
@@ -133,7 +135,7 @@ def draw(results: Results, figure: "Figure") -> None:
     shares.set_yscale("symlog", linthresh=1e-3)
     shares.set_ylim(bottom=0)
     shares.tick_params(axis="x", rotation=30)
-    shares.legend(fontsize="small")
+    shares.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 FP16 = ("training.mixed_precision=fp16",)
@@ -142,18 +144,18 @@ EXPERIMENT = Experiment(
     name="precision",
     question="what do fp16, bf16 and loss scaling change in speed, memory, gradients and the final loss?",
     definitions=(
-        "Final loss: the mean of the last "
-        f"{100 * LAST_SHARE:.0f} % of the steps; differences are taken seed by seed. fp16 and bf16 are autocast: "
-        "weights, gradients, moments and the residual stream stay in fp32. Without scaling, 1024: MiniGPT's GradScaler "
-        f"is replaced by none, and by one that never changes; an update that is not finite is called off in every arm. "
-        f"Scale 1/{LARGER_STEP}: a step has few tokens here, and the mean loss hands each a large share; the smaller "
-        f"scale makes the fp16 numbers those of a micro-batch in a step of {LARGER_STEP} times the tokens. Flushed to "
-        "zero: elements of the gradient of the first step's tokens that are 0 by fp16 autocast at a scale, and not in "
-        "fp32; error: norm of the difference over the norm. MiniGPT's loss makes the head's gradient (tied to the "
-        "embedding) from the summed loss, before any scale: a scale changes little there. "
-        f"Speed: the loop's whole step, at learning rate 0, in turns with fp32 ({ROUNDS} rounds, medians), one "
-        "training at a time. Saved for backward: bytes of all tensors that a micro-batch's forward pass keeps, "
-        "counted; not the process's memory; the logits are not among them (the loss is made in chunks)."
+        f"Final loss: the mean of the last {100 * LAST_SHARE:.0f} % of the steps; differences are taken seed by "
+        "seed. fp16 and bf16 are autocast: weights, gradients, moments and the residual stream stay in fp32. "
+        "Without scaling, 1024: MiniGPT's GradScaler is replaced by none, and by one that never changes; an "
+        f"update that is not finite is called off in every arm. Scale 1/{LARGER_STEP}: a step has few tokens here, "
+        "and the mean loss hands each a large share; the smaller scale makes the fp16 numbers those of a "
+        f"micro-batch in a step of {LARGER_STEP} times the tokens. Flushed to zero: elements of the gradient of "
+        "the first step's tokens, by the weights of the arm fp32, that are 0 by fp16 autocast at a scale and not "
+        "in fp32; error: norm of the difference over the norm. MiniGPT's loss makes the head's gradient (tied to "
+        "the embedding) from the summed loss, before any scale: a scale changes little there. Speed: the loop's "
+        f"whole step, at learning rate 0, in turns with fp32 ({ROUNDS} rounds, medians), one training at a time. "
+        "Saved for backward: bytes of all tensors that a micro-batch's forward pass keeps, counted; not the "
+        "process's memory; the logits are not among them (the loss is made in chunks)."
     ),
     arms=(
         Arm(name=FP32, before=before_fp32, after=after_fp32),
@@ -163,7 +165,7 @@ EXPERIMENT = Experiment(
         Arm(name=STATIC, overrides=FP16, before=partial(scale_by, scale=1024.0), after=look_at_cost),
         Arm(name=DYNAMIC, overrides=FP16, after=look_at_cost),
     ),
-    seeds=3,
+    seeds=4,
     short=Short(
         seeds=2,
         overrides=("model.num_layers=2", "model.hidden_size=64", "training.max_steps=40"),

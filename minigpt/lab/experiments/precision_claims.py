@@ -9,7 +9,7 @@ from minigpt.lab.experiments.cost import has_peak, memory_of, speed_of
 from minigpt.lab.experiments.experiment import Claim, Held, Results
 from minigpt.lab.experiments.intervals import Mean, mean_of
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.pairs import loss_difference, within
+from minigpt.lab.experiments.pairs import loss_difference, signed, within
 from minigpt.lab.experiments.underflow import ALL, LARGER_STEP, flushed_share, scale_text
 from minigpt.lab.experiments.verdicts import blown_up, verdict_claim
 
@@ -73,7 +73,7 @@ def large_step_claim(large: Sequence[Outcome], fp32: Sequence[Outcome]) -> Claim
     return Claim(
         text=f"without scaling fp16 trains worse than fp32 where a step has {tokens:,} tokens (ours)",
         held=within(difference, 0.0, math.inf),
-        found=f"with the loss of each micro-batch as small as there, the final loss is {difference.text('+.3f')} nats "
+        found=f"with the loss of each micro-batch as small as there, the final loss is {signed(difference)} nats "
         "from that of fp32.",
     )
 
@@ -84,7 +84,7 @@ def same_loss_claim(scaled: Sequence[Outcome], fp32: Sequence[Outcome]) -> Claim
     return Claim(
         text="fp16 with GradScaler ends at the loss of fp32 (1.9 and 1.9)",
         held=within(difference, -LOSS_ROUNDING, LOSS_ROUNDING),
-        found=f"the difference is {difference.text('+.4f')} nats, seed by seed; up to {LOSS_ROUNDING} is the same.",
+        found=f"the difference is {signed(difference, '.4f')} nats, seed by seed; up to {LOSS_ROUNDING} is the same.",
     )
 
 

@@ -12,7 +12,7 @@ from minigpt.lab.experiments.held_bytes import largest_within, saved_bytes
 from minigpt.lab.experiments.intervals import Mean
 from minigpt.lab.experiments.loss_scale import FixedScaler
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.pairs import loss_difference, within
+from minigpt.lab.experiments.pairs import loss_difference, signed, within
 from minigpt.lab.experiments.precision import EXPERIMENT
 from minigpt.lab.experiments.precision_claims import (
     BARE,
@@ -125,6 +125,12 @@ def test_loss_difference_is_taken_seed_by_seed() -> None:
     difference = loss_difference(seeds_of("one", 2.1, 3.2), seeds_of("other", 2.0, 3.0, 9.0))
     assert difference.value == pytest.approx(0.15)
     assert difference.count == 2
+
+
+def test_signed_has_a_sign_on_the_mean_alone() -> None:
+    assert signed(Mean(0.25, 0.5, 3), ".2f") == "+0.25 ± 0.50"
+    assert signed(Mean(-0.25, None, 1), ".2f") == "-0.25"
+    assert signed(Mean(math.nan, None, 3)) == "not finite"
 
 
 @pytest.mark.parametrize(
