@@ -22,15 +22,22 @@ Gradient = dict[str, Tensor]
 
 
 def first_sequences(run: Run, count: int) -> Pair:
-    """The first `count` sequences that the run trains on, the same ones whenever it is asked."""
-    loader, device = run.loader, run.world.device
+    """The first `count` sequences that the run trains on, the same ones whenever it is asked.
+
+    Without the window that ends an epoch: some of its targets may not count, and the others have all of theirs.
+    """
     pairs: list[Pair] = []
-    position, found = 0, 0
+    position = found = 0
     while found < count:
-        step = loader.step_at(position)
-        pairs += [(batch.inputs_BT, batch.targets_BT) for batch in step.micro_batches]
-        found, position = sum(len(inputs) for inputs, _ in pairs), step.next_position
-    inputs_BT, targets_BT = (torch.cat(parts)[:count].to(device) for parts in zip(*pairs, strict=True))
+        step = run.loader.step_at(position)
+        for batch in step.micro_batches:
+            whole_B = (batch.targets_BT != IGNORE_INDEX).all(dim=1)
+            pairs.append((batch.inputs_BT[whole_B], batch.targets_BT[whole_B]))
+            found += int(whole_B.sum())
+        position = step.next_position
+    inputs_BT, targets_BT = (
+        torch.cat(parts)[:count].to(run.world.device) for parts in zip(*pairs, strict=True)
+    )
     return inputs_BT, targets_BT
 
 
