@@ -71,10 +71,10 @@ def large_step_claim(large: Sequence[Outcome], fp32: Sequence[Outcome]) -> Claim
     difference = loss_difference(large, fp32)
     tokens = LARGER_STEP * large[0].after["tokens"]
     return Claim(
-        text=f"without scaling fp16 trains worse than fp32 where a step has {tokens:,} tokens (ours)",
+        text=f"without scaling fp16 trains worse than fp32 where losses are divided by {tokens:,} targets (ours)",
         held=within(difference, 0.0, math.inf),
-        found=f"with the loss of each micro-batch as small as there, the final loss is {signed(difference)} nats "
-        "from that of fp32.",
+        found=f"at scale 1/{LARGER_STEP}, which makes the numbers of {large[0].after['tokens']:,} targets as small as "
+        f"in a step of so many, the final loss is {signed(difference)} nats from that of fp32.",
     )
 
 
