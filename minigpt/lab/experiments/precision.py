@@ -145,17 +145,18 @@ EXPERIMENT = Experiment(
     question="what do fp16, bf16 and loss scaling change in speed, memory, gradients and the final loss?",
     definitions=(
         f"Final loss: the mean of the last {100 * LAST_SHARE:.0f} % of the steps; differences are taken seed by "
-        "seed. fp16 and bf16 are autocast: weights, gradients, moments and the residual stream stay in fp32. "
-        "Without scaling, 1024: MiniGPT's GradScaler is replaced by none, and by one that never changes; an "
-        f"update that is not finite is called off in every arm. Scale 1/{LARGER_STEP}: a step has few tokens here, "
-        "and the mean loss hands each a large share; the smaller scale makes the fp16 numbers those of a "
-        f"micro-batch in a step of {LARGER_STEP} times the tokens. Flushed to zero: elements of the gradient of "
-        "the first step's tokens, by the weights of the arm fp32, that are 0 by fp16 autocast at a scale and not "
-        "in fp32; error: norm of the difference over the norm. MiniGPT's loss makes the head's gradient (tied to "
-        "the embedding) from the summed loss, before any scale: a scale changes little there. Speed: the loop's "
-        f"whole step, at learning rate 0, in turns with fp32 ({ROUNDS} rounds, medians), one training at a time. "
-        "Saved for backward: bytes of all tensors that a micro-batch's forward pass keeps, counted; not the "
-        "process's memory; the logits are not among them (the loss is made in chunks)."
+        "seed. Learning rate 1e-3: at the 3e-3 of the other experiments a difference in rounding alone moves a "
+        "run's final loss by hundredths of a nat. fp16 and bf16 are autocast: weights, gradients, moments and the "
+        "residual stream stay in fp32. Without scaling, 1024: MiniGPT's GradScaler is replaced by none, and by "
+        f"one that never changes; an update that is not finite is called off in every arm. Scale 1/{LARGER_STEP}: "
+        "a step has few tokens here, and the mean loss hands each a large share; the smaller scale makes the fp16 "
+        f"numbers those of a micro-batch in a step of {LARGER_STEP} times the tokens. Flushed to zero: elements of "
+        "the gradient of the first step's tokens, by the weights of the arm fp32, that are 0 by fp16 autocast at "
+        "a scale and not in fp32; error: norm of the difference over the norm. MiniGPT's loss makes the head's "
+        "gradient (tied to the embedding) from the summed loss, before any scale: a scale changes little there. "
+        f"Speed: the loop's whole step, at learning rate 0, in turns with fp32 ({ROUNDS} rounds, medians), one "
+        "training at a time. Saved for backward: bytes of all tensors that a micro-batch's forward pass keeps, "
+        "counted; not the process's memory; the logits are not among them (the loss is made in chunks)."
     ),
     arms=(
         Arm(name=FP32, before=before_fp32, after=after_fp32),
@@ -166,6 +167,7 @@ EXPERIMENT = Experiment(
         Arm(name=DYNAMIC, overrides=FP16, after=look_at_cost),
     ),
     seeds=4,
+    overrides=("optimizer.learning_rate=1e-3",),
     short=Short(
         seeds=2,
         overrides=("model.num_layers=2", "model.hidden_size=64", "training.max_steps=40"),
