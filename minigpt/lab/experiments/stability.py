@@ -11,7 +11,7 @@ from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Held, Res
 from minigpt.lab.experiments.intervals import Share, mean_of
 from minigpt.lab.experiments.outcome import LAST_SHARE, RISE, SMOOTHED_STEPS, WORTH, Outcome
 from minigpt.lab.experiments.table import Cell, Table, columns_of
-from minigpt.lab.experiments.verdicts import disagreements, verdict_text
+from minigpt.lab.experiments.verdicts import verdict_claim, verdict_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def target_loss(results: Results) -> float:
 def claims(results: Results) -> list[Claim]:
     """One a row of the users' table, then the order of the losses, then the monitor."""
     found = [_blow_up_claim(name, results[name]) for name in _CLAIMED if name in results]
-    return [*found, _loss_claim(results), _verdict_claim(results)]
+    return [*found, _loss_claim(results), verdict_claim(results)]
 
 
 def _blow_up_claim(name: str, found: Sequence[Outcome]) -> Claim:
@@ -107,18 +107,6 @@ def _loss_claim(results: Results) -> Claim:
         text="with each measure the final loss is lower (NaN, 2.3, 2.1, 1.9)",
         held=held,
         found=f"{said or 'no run ended with a finite loss'}; intervals that do not touch count as lower.",
-    )
-
-
-def _verdict_claim(results: Results) -> Claim:
-    wrong = disagreements(one for found in results.values() for one in found)
-    runs = sum(len(found) for found in results.values())
-    return Claim(
-        text="the monitor calls the blown-up runs sick, and no other (ours)",
-        held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
-        found="all of them right."
-        if not wrong
-        else f"{runs - len(wrong)} of {runs} right; {'; '.join(wrong[:4])}.",
     )
 
 

@@ -1,7 +1,8 @@
 """Whether the monitor's verdict and the blow-ups agree: a column of every experiment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.outcome import Outcome
 
 
@@ -13,15 +14,25 @@ def verdict_text(found: Sequence[Outcome]) -> str:
     return f"{said} ({named})" if named else said
 
 
-def disagreements(found: Iterable[Outcome]) -> list[str]:
+Broken = Callable[[Outcome], str | None]
+"""What is wrong with a run, in words; None: nothing."""
+
+
+def blown_up(one: Outcome) -> str | None:
+    """Whether it blew up, and how."""
+    return None if one.blew_up is None else f"blew up ({one.blew_up})"
+
+
+def disagreements(found: Iterable[Outcome], broken: Broken = blown_up) -> list[str]:
     """Runs whose verdict does not fit, each in words.
 
-    One that blew up must be called sick, one that learnt nothing anything but healthy, no other sick.
+    One that is broken must be called sick, one that learnt nothing anything but healthy, no other sick.
     """
     lines = []
     for one in found:
-        if one.blew_up is not None:
-            fits, what = one.health == "sick", f"blew up ({one.blew_up})"
+        reason = broken(one)
+        if reason is not None:
+            fits, what = one.health == "sick", reason
         elif one.learnt_nothing:
             fits, what = one.health != "healthy", "learnt nothing"
         else:
@@ -30,6 +41,19 @@ def disagreements(found: Iterable[Outcome]) -> list[str]:
             named = f": {', '.join(one.findings)}" if one.findings else ""
             lines.append(f"{one.arm}, seed {one.seed}, {what} and was called {one.health}{named}")
     return lines
+
+
+def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "the blown-up runs") -> Claim:
+    """The monitor's own, for every experiment; `called`: what the broken runs are called."""
+    wrong = disagreements((one for found in results.values() for one in found), broken)
+    runs = sum(len(found) for found in results.values())
+    return Claim(
+        text=f"the monitor calls {called} sick, and no other (ours)",
+        held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
+        found="all of them right."
+        if not wrong
+        else f"{runs - len(wrong)} of {runs} right; {'; '.join(wrong[:4])}.",
+    )
 
 
 def _most_named(found: Sequence[Outcome]) -> str:
