@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_TEXT = 40
+_MOST_TEXT = 100
 """Layers up to which the cells carry their numbers."""
 _MOST_BELOW = 16
 """Layers up to which the maps stand one below the other."""
@@ -74,7 +74,8 @@ def _draw(
     # Where there is nothing, and where the number is none: that is written there, in red.
     colours.set_bad("white")
     end = math.log2(off_by)
-    image = axes.imshow(relative(grid, layers, kinds), cmap=colours, vmin=-end, vmax=end, aspect="auto")
+    times = relative(grid, layers, kinds)
+    image = axes.imshow(times, cmap=colours, vmin=-end, vmax=end, aspect="auto")
     axes.set_xticks(range(len(kinds)), kinds, rotation=40, ha="right", fontsize=8)
     shown = range(0, len(layers), max(1, len(layers) // _MOST_TEXT))
     names = [outside if layers[at] is None else str(layers[at]) for at in shown]
@@ -82,22 +83,23 @@ def _draw(
     axes.set_ylabel("layer")
     for (layer, kind), value in grid.items():
         if kind in kinds and (len(layers) <= _MOST_TEXT or not math.isfinite(value)):
-            _write(axes, kinds.index(kind), layers.index(layer), value)
+            row, column = layers.index(layer), kinds.index(kind)
+            _write(axes, column, row, value, dark=abs(times[row][column]) > 0.7 * end)
     bar = axes.figure.colorbar(image, ax=axes, extend="both", fraction=0.05, pad=0.02)
     ticks = (1 / off_by, 1 / math.sqrt(off_by), 1.0, math.sqrt(off_by), off_by)
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{tick:.2g}" for tick in ticks])
 
 
-def _write(axes: "Axes", column: int, row: int, value: float) -> None:
+def _write(axes: "Axes", column: int, row: int, value: float, *, dark: bool) -> None:
+    """The number in its cell, white on a `dark` one; in red what is none."""
     finite = math.isfinite(value)
-    text = f"{value:.2g}" if finite else "NaN"
     axes.text(
         column,
         row,
-        text,
+        f"{value:.2g}" if finite else "NaN",
         ha="center",
         va="center",
         fontsize=6.5,
-        color="black" if finite else "red",
+        color="red" if not finite else "white" if dark else "black",
         weight="normal" if finite else "bold",
     )

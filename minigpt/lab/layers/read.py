@@ -83,10 +83,11 @@ def _torch_file(path: Path) -> dict[Any, Any]:
             check_archive(path)
             content = torch.load(file, map_location="cpu", weights_only=True)
         except UnfitError as error:
-            way_out = "; torch.save its model's state_dict() alone" if UNSAFE in str(error) else ""
-            raise CheckpointError(
-                f"{path} holds no weights that can be read safely: {error}{way_out}"
-            ) from error
+            if UNSAFE in str(error):
+                raise CheckpointError(
+                    f"{path} is not opened: {error}; torch.save a state_dict() alone"
+                ) from error
+            raise CheckpointError(f"{path} is damaged, or no file of torch.save: {error}") from error
         except Exception as error:  # what a damaged archive raises has no common type
             if isinstance(error, MemoryError):
                 raise MiniGPTError(f"{path} does not fit into the memory of this machine") from error

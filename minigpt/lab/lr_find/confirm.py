@@ -182,8 +182,9 @@ def claim_of(tried: Sequence[Tried], results: Results) -> Claim | None:
     rival = min(changes, key=lambda one: changes[one].value)
     change = changes[rival]
     said = f"the best other, {rate_text(rival.rate)} ({rival.role}), ends {_apart(change)}"
-    if change.half_width is None:
+    if change.count < 2:
         return Claim(text=text, held="cannot be told", found=f"{said}; one seed has no interval.")
+    # Without an interval, one of the two had no finite loss in some seed: the other is the better.
     if change.low > 0:
         return Claim(text=text, held="held", found=f"{said}.")
     if change.high < 0:
@@ -192,7 +193,9 @@ def claim_of(tried: Sequence[Tried], results: Results) -> Claim | None:
 
 
 def _apart(change: Mean) -> str:
-    if not math.isfinite(change.value):
+    if math.isnan(change.value):
+        return "in some seeds without a finite loss, and the suggestion in others"
+    if math.isinf(change.value):
         return "without a finite loss" if change.value > 0 else "lower: the suggestion's loss is not finite"
     way = "higher" if change.value > 0 else "lower"
     around = "" if change.half_width is None else f" ± {change.half_width:.3f}"
