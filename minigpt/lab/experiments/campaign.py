@@ -12,6 +12,7 @@ from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import BASE, Arm, Experiment, Results
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.places import path_overrides
 from minigpt.lab.experiments.trial import PRESET, Trial, run_trial
 
 
@@ -47,7 +48,7 @@ def trials_of(experiment: Experiment, terms: Terms) -> list[Trial]:
     for arm in chosen_arms(experiment, terms):
         shortened = short.overrides if terms.short else ()
         common = (*BASE, *experiment.overrides, *arm.overrides, *shortened, *terms.overrides)
-        load_config(PRESET, common)
+        common += path_overrides(load_config(PRESET, common).config)
         for seed in range(seeds):
             overrides = (*common, f"training.seed={seed}", f"data.seed={seed}")
             folder = terms.folder.absolute() / "runs" / _file_word(arm.name) / str(seed)
