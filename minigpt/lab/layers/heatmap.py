@@ -70,9 +70,8 @@ def _draw(
 ) -> None:
     from matplotlib import colormaps
 
-    colours = colormaps["RdBu_r"].copy()
-    # Where there is nothing, and where the number is none: that is written there, in red.
-    colours.set_bad("white")
+    # White also where there is nothing, and where the number is none: that is written there, in red.
+    colours = colormaps["RdBu_r"].with_extremes(bad="white")
     end = math.log2(off_by)
     times = relative(grid, layers, kinds)
     image = axes.imshow(times, cmap=colours, vmin=-end, vmax=end, aspect="auto")
