@@ -5,12 +5,22 @@ After Wortsman et al. 2023 (arXiv 2309.14322), who find in small models, at high
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Held, Results, Short
 from minigpt.lab.experiments.intervals import Mean, Share, mean_of
 from minigpt.lab.experiments.outcome import LAST_SHARE, Outcome
+from minigpt.lab.experiments.rate_curves import (
+    ByRate,
+    Curves,
+    best_rate,
+    bounded_loss,
+    difference,
+    losses_by_seed,
+    rate_text,
+    sensitivities,
+)
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.verdicts import verdict_text
 
@@ -31,15 +41,6 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 NEAR = 0.25
 """Nats above the best rate's loss: a run that ends so near was not harmed, whatever else is said of it."""
 
-Curves = Mapping[str, Mapping[float, Sequence[Outcome]]]
-"""By variant and rate: an outcome a seed, in the seeds' order."""
-
-
-def rate_text(rate: float) -> str:
-    """As a configuration has it: 3e-4."""
-    digits, _, exponent = f"{rate:.15e}".partition("e")
-    return f"{float(digits):g}e{int(exponent)}"
-
 
 def arm_name(variant: str, rate: float) -> str:
     return f"{variant}, lr {rate_text(rate)}"
@@ -54,47 +55,6 @@ def curves_of(results: Results) -> Curves:
         for variant in VARIANTS
     }
     return {variant: by_rate for variant, by_rate in found.items() if by_rate}
-
-
-def bounded_loss(outcome: Outcome) -> float:
-    """min(final loss, loss before the first update): a diverged run counts as an untrained one, never as a worse."""
-    start, end = outcome.losses[0], outcome.final_loss
-    if start is None:
-        return math.nan
-    return min(start, end) if math.isfinite(end) else start
-
-
-def losses_by_seed(by_rate: Mapping[float, Sequence[Outcome]]) -> dict[int, dict[float, float]]:
-    """The bounded loss by seed and rate; only seeds that were trained at every rate."""
-    sets = [{one.seed for one in found} for found in by_rate.values()]
-    losses: dict[int, dict[float, float]] = {seed: {} for seed in sorted(set.intersection(*sets))}
-    for rate, found in by_rate.items():
-        for one in found:
-            if one.seed in losses:
-                losses[one.seed][rate] = bounded_loss(one)
-    return losses
-
-
-def sensitivity(losses: Iterable[float]) -> float:
-    """Mean over the rates of loss - best loss: the expected deviation from the best, in nats (arXiv 2309.14322)."""
-    values = list(losses)
-    return statistics.fmean(values) - min(values)
-
-
-def sensitivities(by_rate: Mapping[float, Sequence[Outcome]]) -> dict[int, float]:
-    """By seed."""
-    return {seed: sensitivity(losses.values()) for seed, losses in losses_by_seed(by_rate).items()}
-
-
-def difference(of: Mapping[int, float], to: Mapping[int, float]) -> Mean:
-    """Mean of `of` - `to` over the seeds that both have: the seed's own luck is in both, and falls out."""
-    return mean_of([of[seed] - to[seed] for seed in sorted(of.keys() & to.keys())])
-
-
-def best_rate(by_rate: Mapping[float, Sequence[Outcome]]) -> float:
-    """The rate with the lowest mean loss."""
-    means = {rate: statistics.fmean(map(bounded_loss, found)) for rate, found in by_rate.items()}
-    return min(means, key=lambda rate: means[rate])
 
 
 def gains_above_best(curves: Curves, variant: str) -> dict[int, float]:
@@ -269,7 +229,7 @@ def draw(results: Results, figure: "Figure") -> None:
     bars.invert_yaxis()
 
 
-def _draw_curve(axes: "Axes", by_rate: Mapping[float, Sequence[Outcome]], colour: str, variant: str) -> None:
+def _draw_curve(axes: "Axes", by_rate: ByRate, colour: str, variant: str) -> None:
     means = [mean_of([bounded_loss(one) for one in found]) for found in by_rate.values()]
     axes.plot(list(by_rate), [mean.value for mean in means], "o-", color=colour, markersize=4, label=variant)
     axes.fill_between(
@@ -287,8 +247,8 @@ EXPERIMENT = Experiment(
         "not seen before, and never more than the loss before the first step: a diverged run counts as an untrained "
         f"one. `{PLAIN}` has a warm-up over the first tenth and neither "
         "QK-norm nor z-loss (weight 1e-4); each other variant changes one thing. AdamW, cosine decay to a tenth, "
-        "clipping at norm 1. Differences are taken seed by seed. The paper trains a thousand times longer models of up "
-        "to a billion parameters, in which attention and output logits have time to grow."
+        "clipping at norm 1. Differences are taken seed by seed. The paper's models are "
+        "far larger and train for far longer, so that attention and output logits have time to grow."
     ),
     overrides=("training.max_steps=200", "schedule.warmup_steps=20"),
     arms=tuple(

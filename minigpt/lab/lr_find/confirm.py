@@ -14,12 +14,13 @@ from minigpt.lab.experiments.experiment import Arm, Claim, Results
 from minigpt.lab.experiments.intervals import Mean, Share, mean_of
 from minigpt.lab.experiments.outcome import Outcome
 from minigpt.lab.experiments.places import path_overrides
-from minigpt.lab.experiments.sensitivity import rate_text
+from minigpt.lab.experiments.rate_curves import rate_text
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.trial import PRESET, Trial, run_trial
 from minigpt.lab.experiments.verdicts import verdict_text
 from minigpt.lab.lr_find.sweep import Progress
 
+SUGGESTED, CONFIGURED = "suggestion", "configured"
 AROUND = 4.0
 """How far above and below the suggestion others are tried: enough for a difference that few seeds show."""
 SAME = 1.05
@@ -37,8 +38,9 @@ class Tried:
     def name(self) -> str:
         return f"lr {rate_text(self.rate)}"
 
-
-SUGGESTED, CONFIGURED = "suggestion", "configured"
+    @property
+    def is_suggestion(self) -> bool:
+        return SUGGESTED in self.role.split(", ")
 
 
 def to_try(suggested: float | None, configured: float) -> list[Tried]:
@@ -140,7 +142,7 @@ def _loss(outcome: Outcome) -> float:
 
 def table_of(tried: Sequence[Tried], results: Results) -> Table:
     """A row a rate."""
-    suggested = next((one for one in tried if SUGGESTED in one.role.split(", ")), None)
+    suggested = next((one for one in tried if one.is_suggestion), None)
     rows: list[list[Cell]] = []
     for one in tried:
         found = results[one.name]
@@ -170,7 +172,7 @@ def table_of(tried: Sequence[Tried], results: Results) -> Table:
 
 def claim_of(tried: Sequence[Tried], results: Results) -> Claim | None:
     """Whether the suggestion is the best of those tried; None without a suggestion."""
-    suggested = next((one for one in tried if SUGGESTED in one.role.split(", ")), None)
+    suggested = next((one for one in tried if one.is_suggestion), None)
     if suggested is None:
         return None
     text = f"the suggested rate, {rate_text(suggested.rate)}, is the best of those tried"

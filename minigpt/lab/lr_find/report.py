@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from minigpt.atomic import write_text_atomically
 from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.intervals import mean_of
+from minigpt.lab.experiments.rate_curves import rate_text
 from minigpt.lab.experiments.report import where
-from minigpt.lab.experiments.sensitivity import rate_text
 from minigpt.lab.experiments.table import Table, columns_of
 from minigpt.lab.lr_find.confirm import Tried, claim_of, table_of
 from minigpt.lab.lr_find.rule import RULE, Suggestion, averaged
@@ -149,11 +149,7 @@ class LrFindReport:
         axes.plot(rates, [mean.value for mean in means], "-", color="C0", alpha=0.5)
         for one, mean in zip(self.tried, means, strict=True):
             runs = [run.final_loss for run in self.results[one.name]]
-            colour = (
-                "C2"
-                if one.role.startswith("suggestion") and "/" not in one.role and " x " not in one.role
-                else "C0"
-            )
+            colour = "C2" if one.is_suggestion else "C0"
             axes.plot([one.rate] * len(runs), runs, ".", color="black", markersize=4)
             axes.plot(one.rate, mean.value, "o", color=colour, label=f"{rate_text(one.rate)}: {one.role}")
         title = f"final loss of trainings of {self.confirm_steps} steps (dots: seeds)"

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def ramp(first: float, last: float, steps: int) -> list[float]:
     return [first * (last / first) ** (step / max(1, steps - 1)) for step in range(steps)]
 
 
-def has_diverged(losses: list[float | None] | tuple[float | None, ...]) -> bool:
+def has_diverged(losses: Sequence[float | None]) -> bool:
     """Whether the newest loss is not finite, or the newest mean of SMOOTHED_STEPS is RISE nats above the lowest."""
     if not losses:
         return False
@@ -94,7 +95,7 @@ def swept(config: RunConfig, rates: list[float], folder: Path, progress: Progres
 def _climb(run: Run, rates: list[float], progress: Progress) -> Sweep:
     losses: list[float | None] = []
     for step, lr in enumerate(rates, 1):
-        result = within_memory(run, f"step {step} of the range test", lambda lr=lr: _stepped(run, lr))  # type: ignore[misc]
+        result = within_memory(run, f"step {step} of the range test", partial(_stepped, run, lr))
         if result is None or run.interrupt:
             raise _interrupted()
         loss = float(result.numbers[0])
@@ -109,7 +110,12 @@ def _climb(run: Run, rates: list[float], progress: Progress) -> Sweep:
 
 def _stepped(run: Run, lr: float) -> StepResult | None:
     batches = next_batches(run)
-    return None if batches is None else train_step(run, batches, lr)
+    if batches is None:
+        return None
+    result = train_step(run, batches, lr)
+    # Where a smaller micro-batch would go on, should the next step not fit.
+    run.position.step, run.position.window = run.position.step + 1, batches.next_position
+    return result
 
 
 def _interrupted() -> TrialInterruptedError:

@@ -7,6 +7,14 @@ import pytest
 
 from minigpt.lab.experiments.experiment import Results
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.rate_curves import (
+    best_rate,
+    bounded_loss,
+    difference,
+    rate_text,
+    sensitivities,
+    sensitivity,
+)
 from minigpt.lab.experiments.sensitivity import (
     EXPERIMENT,
     NO_WARMUP,
@@ -17,15 +25,9 @@ from minigpt.lab.experiments.sensitivity import (
     Z_LOSS,
     arm_name,
     below_zero,
-    best_rate,
-    bounded_loss,
     claims,
     curves_of,
-    difference,
     gains_above_best,
-    rate_text,
-    sensitivities,
-    sensitivity,
     tables,
 )
 from tests.lab.experiments.short_form import short_results
