@@ -258,7 +258,7 @@ EXPERIMENT = Experiment(
         for variant, overrides in VARIANTS.items()
         for rate in RATES
     ),
-    seeds=3,
+    seeds=4,
     short=Short(
         seeds=2,
         # No warm-up of its own: it would be laid over that of the variant without.

@@ -150,8 +150,8 @@ class LrFindReport:
         for one, mean in zip(self.tried, means, strict=True):
             runs = [run.final_loss for run in self.results[one.name]]
             colour = "C2" if one.is_suggestion else "C0"
-            axes.plot([one.rate] * len(runs), runs, ".", color="black", markersize=4)
             axes.plot(one.rate, mean.value, "o", color=colour, label=f"{rate_text(one.rate)}: {one.role}")
+            axes.plot([one.rate] * len(runs), runs, ".", color="black", markersize=4)
         title = f"final loss of trainings of {self.confirm_steps} steps (dots: seeds)"
         axes.set(title=title, xlabel="peak learning rate", ylabel="nats a token", xscale="log")
         axes.set_xticks(rates, [rate_text(rate) for rate in rates], rotation=40)
