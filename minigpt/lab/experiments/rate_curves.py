@@ -49,6 +49,18 @@ def sensitivities(by_rate: ByRate) -> dict[int, float]:
     return {seed: sensitivity(losses.values()) for seed, losses in losses_by_seed(by_rate).items()}
 
 
+def from_common_best(curves: Curves) -> dict[str, dict[int, float]]:
+    """Mean over the rates of loss - best loss of all variants, by variant and seed: a variant that is as bad at every
+    rate is as insensitive as can be, and shows here."""
+    losses = {variant: losses_by_seed(by_rate) for variant, by_rate in curves.items()}
+    seeds = set.intersection(*(set(by_seed) for by_seed in losses.values()))
+    best = {seed: min(min(by_seed[seed].values()) for by_seed in losses.values()) for seed in seeds}
+    return {
+        variant: {seed: statistics.fmean(by_seed[seed].values()) - best[seed] for seed in sorted(seeds)}
+        for variant, by_seed in losses.items()
+    }
+
+
 def difference(of: Mapping[int, float], to: Mapping[int, float]) -> Mean:
     """Mean of `of` - `to` over the seeds that both have: the seed's own luck is in both, and falls out."""
     return mean_of([of[seed] - to[seed] for seed in sorted(of.keys() & to.keys())])
@@ -58,3 +70,15 @@ def best_rate(by_rate: ByRate) -> float:
     """The rate with the lowest mean loss."""
     means = {rate: statistics.fmean(map(bounded_loss, found)) for rate, found in by_rate.items()}
     return min(means, key=lambda rate: means[rate])
+
+
+def gains_above_best(plain: ByRate, other: ByRate) -> dict[int, float]:
+    """Nats, by seed, that `other` is below `plain`: the mean over the rates above the best of `plain`."""
+    rates = [rate for rate in plain if rate > best_rate(plain) and rate in other]
+    if not rates:
+        return {}
+    losses, others = losses_by_seed(plain), losses_by_seed(other)
+    return {
+        seed: statistics.fmean(losses[seed][rate] - others[seed][rate] for rate in rates)
+        for seed in sorted(losses.keys() & others.keys())
+    }

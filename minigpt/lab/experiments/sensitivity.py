@@ -17,6 +17,8 @@ from minigpt.lab.experiments.rate_curves import (
     best_rate,
     bounded_loss,
     difference,
+    from_common_best,
+    gains_above_best,
     losses_by_seed,
     rate_text,
     sensitivities,
@@ -57,22 +59,11 @@ def curves_of(results: Results) -> Curves:
     return {variant: by_rate for variant, by_rate in found.items() if by_rate}
 
 
-def gains_above_best(curves: Curves, variant: str) -> dict[int, float]:
-    """Nats, by seed, that the variant is below the plain one: the mean over the rates above the plain one's best."""
-    plain, other = losses_by_seed(curves[PLAIN]), losses_by_seed(curves[variant])
-    rates = [rate for rate in curves[PLAIN] if rate > best_rate(curves[PLAIN]) and rate in curves[variant]]
-    if not rates:
-        return {}
-    return {
-        seed: statistics.fmean(plain[seed][rate] - other[seed][rate] for rate in rates)
-        for seed in sorted(plain.keys() & other.keys())
-    }
-
-
 def tables(results: Results) -> list[Table]:
     """A row a variant; then the losses, a row a rate."""
     curves = curves_of(results)
     plain = sensitivities(curves[PLAIN]) if PLAIN in curves else {}
+    common = from_common_best(curves)
     rows: list[list[Cell]] = []
     for variant, by_rate in curves.items():
         own, best = sensitivities(by_rate), best_rate(by_rate)
@@ -82,6 +73,7 @@ def tables(results: Results) -> list[Table]:
                 variant,
                 mean_of(list(own.values())),
                 None if variant == PLAIN or not plain else difference(own, plain),
+                mean_of(list(common[variant].values())),
                 rate_text(best),
                 mean_of([bounded_loss(one) for one in by_rate[best]]),
                 Share(sum(one.blew_up is not None for one in runs), len(runs)),
@@ -92,6 +84,7 @@ def tables(results: Results) -> list[Table]:
         "variant",
         "LR sensitivity",
         f"against {PLAIN}, by seed",
+        "from the best of all",
         "best rate",
         "loss there",
         "blown up",
@@ -138,11 +131,14 @@ def _lowers(text: str, curves: Curves, with_it: str, without: str) -> Claim:
     of, to = sensitivities(curves[with_it]), sensitivities(curves[without])
     change = difference(of, to)
     means = [f"{statistics.fmean(own.values()):.3f}" for own in (of, to)]
+    common = from_common_best({variant: curves[variant] for variant in (with_it, without)})
+    apart = [f"{statistics.fmean(common[variant].values()):.3f}" for variant in (with_it, without)]
     return Claim(
         text=text,
         held=below_zero(change),
         found=f"{means[0]} nats ({with_it}) against {means[1]} ({without}), {change.text('+.3f')} by seed"
-        f"{_doubt(change)}.",
+        f"{_doubt(change)}. From the better one's best loss, which the measure does not count: {apart[0]} against "
+        f"{apart[1]}.",
     )
 
 
@@ -163,7 +159,7 @@ def _doubt(change: Mean) -> str:
 
 def _z_loss_claim(curves: Curves) -> Claim:
     text = "z-loss helps at high rates (arXiv 2309.14322)"
-    gains = list(gains_above_best(curves, Z_LOSS).values())
+    gains = list(gains_above_best(curves[PLAIN], curves[Z_LOSS]).values())
     if not gains:
         return Claim(
             text=text,
@@ -247,8 +243,9 @@ EXPERIMENT = Experiment(
         "not seen before, and never more than the loss before the first step: a diverged run counts as an untrained "
         f"one. `{PLAIN}` has a warm-up over the first tenth and neither "
         "QK-norm nor z-loss (weight 1e-4); each other variant changes one thing. AdamW, cosine decay to a tenth, "
-        "clipping at norm 1. Differences are taken seed by seed. The paper's models are "
-        "far larger and train for far longer, so that attention and output logits have time to grow."
+        "clipping at norm 1. Differences are taken seed by seed. From the best of all: the same mean, but from the lowest "
+        "loss of all variants, since one that is as bad at every rate is not sensitive. The paper's models are far larger "
+        "and train for far longer, so that attention and output logits have time to grow."
     ),
     overrides=("training.max_steps=200", "schedule.warmup_steps=20"),
     arms=tuple(

@@ -11,6 +11,8 @@ from minigpt.lab.experiments.rate_curves import (
     best_rate,
     bounded_loss,
     difference,
+    from_common_best,
+    gains_above_best,
     rate_text,
     sensitivities,
     sensitivity,
@@ -27,7 +29,6 @@ from minigpt.lab.experiments.sensitivity import (
     below_zero,
     claims,
     curves_of,
-    gains_above_best,
     tables,
 )
 from tests.lab.experiments.short_form import short_results
@@ -107,12 +108,19 @@ def test_differences_are_paired_so_that_the_luck_of_a_seed_falls_out() -> None:
     assert (change.value, change.half_width, change.count) == (-0.5, 0.0, 3)
 
 
+def test_a_variant_that_is_bad_everywhere_is_insensitive_but_far_from_the_common_best() -> None:
+    curves = curves_of(grid({PLAIN: (4.0, 3.0, 5.0), NO_WARMUP: (5.0, 5.0, 5.0)}))
+    assert sensitivities(curves[NO_WARMUP]) == pytest.approx({0: 0.0, 1: 0.0, 2: 0.0})
+    assert from_common_best(curves)[NO_WARMUP] == pytest.approx({0: 2.0, 1: 2.0, 2: 2.0})
+    assert from_common_best(curves)[PLAIN] == pytest.approx({0: 1.0, 1: 1.0, 2: 1.0})
+
+
 def test_gains_are_over_the_rates_above_the_best_of_the_plain_variant() -> None:
     curves = curves_of(grid(AS_CLAIMED))
     assert best_rate(curves[PLAIN]) == MIDDLE
-    assert gains_above_best(curves, Z_LOSS) == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
+    assert gains_above_best(curves[PLAIN], curves[Z_LOSS]) == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
     highest_best = curves_of(grid({PLAIN: (5.0, 4.0, 3.0), Z_LOSS: (5.0, 4.0, 3.0)}))
-    assert gains_above_best(highest_best, Z_LOSS) == {}
+    assert gains_above_best(highest_best[PLAIN], highest_best[Z_LOSS]) == {}
 
 
 def test_claims_follow_what_was_found() -> None:
