@@ -243,9 +243,9 @@ EXPERIMENT = Experiment(
         "not seen before, and never more than the loss before the first step: a diverged run counts as an untrained "
         f"one. `{PLAIN}` has a warm-up over the first tenth and neither "
         "QK-norm nor z-loss (weight 1e-4); each other variant changes one thing. AdamW, cosine decay to a tenth, "
-        "clipping at norm 1. Differences are taken seed by seed. From the best of all: the same mean, but from the lowest "
-        "loss of all variants, since one that is as bad at every rate is not sensitive. The paper's models are far larger "
-        "and train for far longer, so that attention and output logits have time to grow."
+        "clipping at norm 1. Differences are taken seed by seed. From the best of all: the same mean, but from the "
+        "lowest loss of all variants, since one that is as bad at every rate is not sensitive. The paper's models are "
+        "far larger and train for far longer, so that attention and output logits have time to grow."
     ),
     overrides=("training.max_steps=200", "schedule.warmup_steps=20"),
     arms=tuple(
