@@ -18,7 +18,7 @@ from minigpt.lab.lr_find.sweep import Progress, ramp, swept
 FROM, TO, STEPS = 1e-5, 1.0, 120
 """Five decades: below what teaches anything in so few steps, and above what any optimizer here bears."""
 LEAST_STEPS = 20
-CONFIRM_STEPS, SEEDS = 200, 2
+CONFIRM_STEPS, SEEDS = 200, 3
 
 
 def lr_find(

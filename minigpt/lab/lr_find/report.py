@@ -62,8 +62,8 @@ class LrFindReport:
             lines += [f"- Claim: {self.claim.text}. {held[0].upper()}{held[1:]}: {self.claim.found}", ""]
         if self.results and self.max_steps > self.confirm_steps:
             lines += [
-                f"Each training has {self.confirm_steps} steps, the whole run {self.max_steps:,}: longer runs often "
-                "want a rate somewhat lower.",
+                f"Each training has {self.confirm_steps} steps, the whole run {self.max_steps:,}: the best rate falls "
+                "as runs grow longer (arXiv 2409.19913).",
                 "",
             ]
         return "\n".join([*lines, where()])
