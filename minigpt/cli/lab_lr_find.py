@@ -13,13 +13,13 @@ from minigpt.errors import user_path
 def lr_find(
     config: ConfigOption = "small",
     overrides: SetOption = None,
-    lowest: Annotated[float, typer.Option("--from", help="The rate of the first step.")] = 1e-6,
+    lowest: Annotated[float, typer.Option("--from", help="The rate of the first step.")] = 1e-5,
     highest: Annotated[float, typer.Option("--to", help="The rate of the last step.")] = 1.0,
     steps: Annotated[int, typer.Option("--steps", help="Of the range test.")] = 120,
     seeds: Annotated[
         int, typer.Option("--seeds", min=0, help="Trainings at each rate that is tried; 0: none are.")
     ] = 2,
-    confirm_steps: Annotated[int, typer.Option("--confirm-steps", min=1, help="Of each of them.")] = 60,
+    confirm_steps: Annotated[int, typer.Option("--confirm-steps", min=1, help="Of each of them.")] = 200,
     processes: ProcessesOption = None,
     output: Annotated[
         Path | None,

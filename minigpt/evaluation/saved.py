@@ -44,7 +44,7 @@ def evaluate_saved(
                 "model and tokenizer are the trained ones"
             )
     data = with_data_overrides(loaded.config, overrides)
-    prepared = _prepared(data, loaded, own_data=data == loaded.config.data, progress=progress)
+    prepared = corpus_of(loaded, data, progress=progress)
     windows = Windows(prepared.validation, loaded.config.model.context_length)
     batches: Iterable[Batch] = validation_batches(windows, SEQUENCES_PER_BATCH, None)
     total = -(-len(windows) // SEQUENCES_PER_BATCH)
@@ -68,9 +68,14 @@ def with_data_overrides(config: RunConfig, overrides: Sequence[str]) -> DataConf
     return validated(read_mapping(to_yaml(config), "the run's config"), overrides).data
 
 
-def _prepared(data: DataConfig, loaded: LoadedModel, *, own_data: bool, progress: bool) -> Prepared:
+def corpus_of(loaded: LoadedModel, data: DataConfig, *, progress: bool) -> Prepared:
+    """The text of `data` in the tokens of the model: its own, or another's.
+
+    Raises:
+        DataError: the corpus cannot be used.
+    """
     # The run's own preparation is in the cache already, under the tokenizer it asked for.
-    if own_data:
+    if data == loaded.config.data:
         prepared = prepare(data, progress=progress)
         if prepared.manifest.tokenizer_id == loaded.tokenizer.id:
             return prepared

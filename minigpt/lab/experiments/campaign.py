@@ -17,6 +17,7 @@ from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import BASE, Arm, Experiment, Results
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.places import path_overrides
 from minigpt.lab.experiments.registry import experiment_in
 from minigpt.lab.experiments.trial import PRESET, Trial, run_trial
 
@@ -54,7 +55,7 @@ def trials_of(experiment: Experiment, terms: Terms) -> list[Trial]:
         shortened = short.overrides if terms.short else ()
         # The arm's own last: whatever the user changes, the arms still differ in what they are compared for.
         common = (*BASE, *experiment.overrides, *shortened, *terms.overrides, *arm.overrides)
-        load_config(PRESET, common)
+        common += path_overrides(load_config(PRESET, common).config)
         for seed in range(seeds):
             overrides = (*common, f"training.seed={seed}", f"data.seed={seed}")
             folder = terms.folder.absolute() / "runs" / _file_word(arm.name) / str(seed)

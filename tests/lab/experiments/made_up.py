@@ -7,9 +7,9 @@ from typing import Any
 from minigpt.lab.experiments.outcome import Outcome
 
 
-def outcome(losses: Sequence[float], **changes: Any) -> Outcome:
+def outcome(losses: Sequence[float | None], **changes: Any) -> Outcome:
     """Of a run with these training losses, healthy unless `changes` say otherwise; NaN becomes None."""
-    known: list[float | None] = [loss if math.isfinite(loss) else None for loss in losses]
+    known = [loss if loss is not None and math.isfinite(loss) else None for loss in losses]
     values: dict[str, Any] = {
         "arm": "an arm",
         "seed": 0,
@@ -25,6 +25,6 @@ def outcome(losses: Sequence[float], **changes: Any) -> Outcome:
         "health": "healthy",
         "findings": (),
         "seconds_per_step": 0.1,
-        "unigram_loss": 5.0,
+        "unigram_loss": 9.0,
     }
     return Outcome(**{**values, **changes})

@@ -53,9 +53,11 @@ def test_steps_to_a_loss_count_to_the_end_of_the_smoothing_window() -> None:
 
 
 def test_run_that_ends_at_the_frequencies_loss_has_learnt_nothing() -> None:
-    assert outcome([4.95] * 40).learnt_nothing
-    assert not outcome([4.8] * 40).learnt_nothing
-    assert not outcome([4.95] * 40, stopped=True).learnt_nothing  # it blew up, which is told elsewhere
+    assert outcome([4.95] * 40, unigram_loss=5.0).learnt_nothing
+    assert not outcome([4.8] * 40, unigram_loss=5.0).learnt_nothing
+    assert not outcome(
+        [4.95] * 40, unigram_loss=5.0, stopped=True
+    ).learnt_nothing  # it blew up, which is told elsewhere
 
 
 def test_unigram_loss_is_the_entropy_of_the_frequencies() -> None:
@@ -84,6 +86,11 @@ def test_verdict_fits_when_just_the_blown_up_are_sick(blown: bool, health: str, 
     assert (not found) == fits
     if not fits:
         assert f"was called {health}: loss_divergence" in found[0]
+
+
+def test_verdict_fits_when_a_run_that_learnt_nothing_is_not_called_healthy() -> None:
+    assert disagreements([outcome([9.0] * 40)]) == ["an arm, seed 0, learnt nothing and was called healthy"]
+    assert not disagreements([outcome([9.0] * 40, health="watch"), outcome([9.0] * 40, health="sick")])
 
 
 def test_verdict_text_counts_and_names_the_most_frequent() -> None:
