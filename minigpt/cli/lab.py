@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli import lab_experiments
+from minigpt.cli import lab_experiments, lab_layers, lab_lr_find
 from minigpt.cli.options import path_of
 
 app = typer.Typer(rich_markup_mode=None)
@@ -20,6 +20,8 @@ def lab(context: typer.Context) -> None:
 
     \b
     minigpt lab stability --short                     which measures keep runs from blowing up
+    minigpt lab lr-find --config small                a learning rate, suggested and tried
+    minigpt lab layers checkpoints/pretrain_small     weights and gradients, layer by layer
     minigpt lab drill --reduced                       a dozen faults, in under a minute
     minigpt lab drill --traces traces/                all of them; trainings are recorded once
     """
@@ -123,3 +125,5 @@ def _progress(done: int, of: int, name: str) -> None:
 
 
 lab_experiments.register(app)
+app.command("lr-find")(lab_lr_find.lr_find)
+app.command("layers")(lab_layers.layers)

@@ -18,7 +18,7 @@ def lr_find(
     steps: Annotated[int, typer.Option("--steps", help="Of the range test.")] = 120,
     seeds: Annotated[
         int, typer.Option("--seeds", min=0, help="Trainings at each rate that is tried; 0: none are.")
-    ] = 2,
+    ] = 3,
     confirm_steps: Annotated[int, typer.Option("--confirm-steps", min=1, help="Of each of them.")] = 200,
     processes: ProcessesOption = None,
     output: Annotated[
