@@ -19,7 +19,7 @@ from minigpt.lab.experiments.initializations import (
     normal,
 )
 from minigpt.lab.experiments.intervals import mean_of
-from minigpt.lab.experiments.layers import look_at_layers
+from minigpt.lab.experiments.layers import look_at_layers, number
 from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS, Outcome
 from minigpt.lab.experiments.ratios import Ratio, paired, ratio_of
 from minigpt.lab.experiments.table import Cell, Table, columns_of
@@ -80,10 +80,10 @@ def _starts(results: Results) -> Table:
         rows.append(
             [
                 name,
-                mean_of([_number(look["loss"]) for look in looks]),
-                mean_of([_number(look["loss"]) - look["guessing"] for look in looks]),
+                mean_of([number(look["loss"]) for look in looks]),
+                mean_of([number(look["loss"]) - look["guessing"] for look in looks]),
                 *(
-                    mean_of([_number(look[kind][block]) for look in looks])
+                    mean_of([number(look[kind][block]) for look in looks])
                     for kind in ("blocks", "stream", "branch")
                     for block in (0, -1)
                 ),
@@ -125,10 +125,6 @@ def _runs(results: Results) -> Table:
     )
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def target_loss(results: Results) -> float:
     """The final loss of the arm in the middle: about half of the arms come to it."""
     finals = [statistics.median(one.final_loss for one in found) for found in results.values() if found]
@@ -148,7 +144,7 @@ def claims(results: Results) -> list[Claim]:
 
 def variance_growth(found: Sequence[Outcome], kind: str) -> Ratio:
     """Mean square in the last block : in the first, at the start; of the `stream`, or of what a `branch` adds."""
-    ends = [(_number(one.before[kind][-1]) ** 2, _number(one.before[kind][0]) ** 2) for one in found]
+    ends = [(number(one.before[kind][-1]) ** 2, number(one.before[kind][0]) ** 2) for one in found]
     return ratio_of(ends)
 
 
@@ -225,11 +221,11 @@ def bad_arms(results: Results) -> list[str]:
 def draw(results: Results, figure: "Figure") -> None:
     """Gradients and the stream by block at the start, then the losses."""
     gradients, stream, losses = figure.subplots(1, 3)
-    for number, found in enumerate(results.values()):
+    for place, found in enumerate(results.values()):
         for one in found:
             for axes, kind in ((gradients, "blocks"), (stream, "stream")):
-                values = [_number(value) for value in one.before[kind]]
-                axes.plot(range(1, len(values) + 1), values, color=f"C{number % 10}", alpha=0.6)
+                values = [number(value) for value in one.before[kind]]
+                axes.plot(range(1, len(values) + 1), values, color=f"C{place % 10}", alpha=0.6)
     gradients.set(title="gradient norm by block, at the start", xlabel="block", yscale="log")
     stream.set(title="RMS of each block's output, at the start", xlabel="block", yscale="log")
     draw_losses(losses, results)

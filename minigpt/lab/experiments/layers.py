@@ -85,6 +85,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def number(value: float | None) -> float:
+    """What a look kept; NaN for what was not finite."""
+    return math.nan if value is None else value
+
+
 def token_entropy(run: Run) -> float:
     """Nats a token of the training text: the loss of a model that knows how frequent each token is and no more."""
     tokens = run.loader.windows.tokens

@@ -9,7 +9,7 @@ from minigpt.lab.experiments.experiment import Arm, Experiment, Results, Short
 from minigpt.lab.experiments.initializations import FILLS, blocks_filled
 from minigpt.lab.experiments.initializations import XAVIER as XAVIER_FILL
 from minigpt.lab.experiments.intervals import Share, mean_of
-from minigpt.lab.experiments.layers import look_at_layers, token_entropy
+from minigpt.lab.experiments.layers import look_at_layers, number, token_entropy
 from minigpt.lab.experiments.norm_claims import claims_on
 from minigpt.lab.experiments.norm_measures import (
     COLD,
@@ -29,6 +29,7 @@ from minigpt.lab.experiments.norm_measures import (
     failed,
     loss_difference,
     speed_ratio,
+    spread,
     variance_over_layers,
     variance_over_steps,
     variance_ratio,
@@ -73,10 +74,10 @@ def _starts(results: Results) -> Table:
             [
                 f"{depth} layers, {norm}",
                 {OWN: "MiniGPT's", XAVIER: "Xavier"}[weights],
-                mean_of([look["loss"] for look in looks]),
+                mean_of([number(look["loss"]) for look in looks]),
                 mean_of([norms[0] for norms in blocks]),
                 mean_of([norms[-1] for norms in blocks]),
-                mean_of([max(norms) / min(norms) for norms in blocks]),
+                mean_of([spread(look) for look in looks]),
                 mean_of([variance_over_layers(look) for look in looks]),
             ]
         )
@@ -90,8 +91,8 @@ def _runs(results: Results) -> Table:
             name,
             Share(sum(failed(one) for one in found), len(found)),
             mean_of([one.final_loss for one in found]),
-            mean_of([_norm_at_end(one.after, 0) for one in found]),
-            mean_of([_norm_at_end(one.after, -1) for one in found]),
+            mean_of([block_norms(one.after)[0] for one in found]),
+            mean_of([block_norms(one.after)[-1] for one in found]),
             mean_of([variance_over_layers(one.after) for one in found]),
             mean_of([variance_over_steps(one) for one in found]),
             verdict_text(found),
@@ -109,10 +110,6 @@ def _runs(results: Results) -> Table:
         "the monitor's verdict",
     )
     return columns_of(head, rows, "Trained: final loss, and gradients after the last step", ".3g")
-
-
-def _norm_at_end(look: Mapping[str, Any], index: int) -> float:
-    return block_norms(look)[index]
 
 
 def _ratios(results: Results) -> Table:
@@ -169,7 +166,8 @@ def _draw_start(axes: "Axes", results: Results, weights: str, title: str) -> Non
         axes.plot(places, norms, color=_COLOURS[norm], alpha=rank / len(depths), label=label)
         axes.annotate(str(depth), (places[0], norms[0]), fontsize="x-small", ha="right")
     axes.set(title=title, xlabel="block / layers (1: the last)", ylabel="gradient norm", yscale="log")
-    axes.legend(fontsize="small")
+    if axes.lines:
+        axes.legend(fontsize="small")
 
 
 EXPERIMENT = Experiment(

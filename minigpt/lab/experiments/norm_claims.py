@@ -59,12 +59,14 @@ def _short(duel: Duel) -> str:
 
 def ratio_claim(text: str, ratios: Mapping[str, Ratio], claimed: float) -> Claim:
     """In every setting Post-Norm's number is larger by more than chance, and what is claimed is not beyond it."""
-    larger = [ratio.low > 1 for ratio in ratios.values()]
-    enough = [ratio.low > 1 and (ratio.high >= claimed or ratio.at_least) for ratio in ratios.values()]
+    larger = [ratio.is_larger for ratio in ratios.values()]
+    enough = [ratio.is_larger and (ratio.high >= claimed or ratio.at_least) for ratio in ratios.values()]
     said = ", ".join(f"{setting} {ratio.text()}" for setting, ratio in ratios.items())
     return Claim(
         text=text,
-        held="cannot be told" if not ratios else _held(enough, any(larger)),
+        held=_held(enough, any(larger))
+        if any(each.count > 1 for each in ratios.values())
+        else "cannot be told",
         found=f"Post-Norm : Pre-Norm, with warm-up: {said or 'no setting has both'}.",
     )
 
@@ -91,7 +93,9 @@ def _last_block_claim(results: Results, cases: Sequence[Case], depths: Sequence[
             "at the start the last block's gradient falls with depth in Pre-Norm, and not in Post-Norm "
             "(arXiv 2002.04745)"
         ),
-        held=_held([falls[PRE].high < 1, falls[POST].high >= 1 or falls[POST].low > falls[PRE].high]),
+        held=_held([falls[PRE].is_smaller, not falls[POST].is_smaller])
+        if falls[PRE].count > 1
+        else "cannot be told",
         found=(
             f"of {depths[-1]} layers : of {depths[0]}, Xavier's weights: Pre-Norm {falls[PRE].text()}, where "
             f"1 / sqrt(layers) gives {expected:.3g}; Post-Norm {falls[POST].text()}."
@@ -106,13 +110,14 @@ def _order_claim(results: Results, cases: Sequence[Case], depth: int) -> Claim:
         norms = [block_norms(one.before[XAVIER]) for one in at_start(results, cases, depth, norm)]
         last_over_first[norm] = ratio_of([(each[-1], each[0]) for each in norms])
         said.append(f"{norm} {last_over_first[norm].text()}")
-    held = _held([last_over_first[POST].low > 1])
+    post = last_over_first[POST]
+    held: Held = _held([post.is_larger]) if post.count > 1 else "cannot be told"
     return Claim(
         text="at the start a deep Post-Norm model's gradients are largest near the output (arXiv 2002.04745)",
         held=held,
         found=(
             f"last block : first, {depth} layers, Xavier's weights: {', '.join(said)}."
-            + ("" if held == "held" else _WHY_NOT)
+            + (_WHY_NOT if post.is_smaller else "")
         ),
     )
 

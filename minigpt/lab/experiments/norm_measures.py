@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from minigpt.lab.experiments.experiment import Results
 from minigpt.lab.experiments.intervals import Mean, mean_of
+from minigpt.lab.experiments.layers import number
 from minigpt.lab.experiments.outcome import Outcome
 from minigpt.lab.experiments.ratios import Ratio, paired, ratio_of
 
@@ -70,7 +71,7 @@ def at_start(results: Results, cases: Sequence[Case], depth: int, norm: str) -> 
 
 def block_norms(look: Mapping[str, Any]) -> list[float]:
     """Of a look at layers: the gradient norm of each block; NaN where it was not finite."""
-    return [math.nan if norm is None else float(norm) for norm in look["blocks"]]
+    return [number(norm) for norm in look["blocks"]]
 
 
 def variance_over_layers(look: Mapping[str, Any]) -> float:
@@ -81,7 +82,13 @@ def variance_over_layers(look: Mapping[str, Any]) -> float:
 def variance_over_steps(outcome: Outcome) -> float:
     """Of the whole gradient's norm, before clipping, around its mean, over the second half of the run."""
     half = outcome.grad_norms[len(outcome.grad_norms) // 2 :]
-    return _variance([math.nan if norm is None else norm for norm in half])
+    return _variance([number(norm) for norm in half])
+
+
+def spread(look: Mapping[str, Any]) -> float:
+    """The largest of the blocks' gradient norms : the smallest."""
+    norms = block_norms(look)
+    return max(norms) / min(norms) if min(norms) > 0 else math.nan
 
 
 def _variance(values: Sequence[float]) -> float:
@@ -96,6 +103,7 @@ def failed(outcome: Outcome) -> bool:
 
 READINGS: Mapping[str, Callable[[Outcome], float]] = {
     "over the layers at the start": lambda one: variance_over_layers(one.before[OWN]),
+    "the same with Xavier's weights": lambda one: variance_over_layers(one.before[XAVIER]),
     "over the layers at the end": lambda one: variance_over_layers(one.after),
     "over the steps": variance_over_steps,
 }

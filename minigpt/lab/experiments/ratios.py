@@ -25,6 +25,16 @@ class Ratio:
     at_least: bool = False
     """Whether it is only a bound: the larger number was not waited for."""
 
+    @property
+    def is_larger(self) -> bool:
+        """Whether the first numbers are larger by more than chance, which takes two ratios to tell."""
+        return self.count > 1 and self.low > 1
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether they are smaller by more than chance."""
+        return self.count > 1 and self.high < 1
+
     def text(self) -> str:
         if not math.isfinite(self.value):
             return "-"

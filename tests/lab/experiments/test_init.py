@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from minigpt.lab.experiments.initializations import (
     normal,
 )
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.report import draw
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
@@ -65,6 +67,13 @@ def test_the_monitor_names_the_first_loss_of_torchs_defaults_and_says_nothing_of
 ) -> None:
     assert "initial_loss" in found[TORCH][0].findings
     assert "initial_loss" not in found[OURS][0].findings
+
+
+def test_the_plot_draws_the_short_form_and_single_arms(found: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(EXPERIMENT, found, tmp_path / "all.png")
+    draw(EXPERIMENT, dict(list(found.items())[:1]), tmp_path / "one.png")
+    assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
 def test_every_table_and_claim_of_the_short_form_can_be_read(found: Results) -> None:

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from minigpt.lab.experiments.norm_measures import (
 )
 from minigpt.lab.experiments.outcome import Outcome
 from minigpt.lab.experiments.ratios import Ratio, ratio_of
+from minigpt.lab.experiments.report import draw
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
@@ -74,6 +76,13 @@ def test_the_look_leaves_the_first_step_what_it_was(found: Results) -> None:
         assert one.losses[0] == pytest.approx(one.before["own"]["loss"], rel=1e-5)
 
 
+def test_the_plot_draws_the_short_form_and_single_arms(found: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(EXPERIMENT, found, tmp_path / "all.png")
+    draw(EXPERIMENT, dict(list(found.items())[:1]), tmp_path / "one.png")
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
 def test_every_table_and_claim_of_the_short_form_can_be_read(found: Results) -> None:
     starts, runs, ratios = tables(found)
     assert len(starts.rows) == 8
@@ -81,7 +90,12 @@ def test_every_table_and_claim_of_the_short_form_can_be_read(found: Results) -> 
     assert len(ratios.rows) == 2
     for table in (starts, runs, ratios):
         assert len(table.markdown().splitlines()) == len(table.rows) + 4
-    assert {claim.held for claim in EXPERIMENT.claims(found)} <= {"held", "held in part", "did not hold"}
+    assert {claim.held for claim in EXPERIMENT.claims(found)} <= {
+        "held",
+        "held in part",
+        "did not hold",
+        "cannot be told",
+    }
 
 
 def test_post_norms_gradients_grow_towards_the_input_because_of_the_swiglu() -> None:
@@ -214,6 +228,7 @@ def test_a_run_failed_when_it_learnt_nothing_of_the_context() -> None:
         (Ratio(1.5, 1.2, 2.0, 3), "held in part"),
         (Ratio(3.2, 0.9, 9.0, 3), "did not hold"),
         (Ratio(0.3, 0.2, 0.4, 3), "did not hold"),
+        (Ratio(3.2, 3.2, 3.2, 1), "cannot be told"),
         (Ratio(1.5, 1.2, 2.0, 3, at_least=True), "held"),
     ],
 )
