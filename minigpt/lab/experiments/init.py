@@ -158,7 +158,7 @@ def evenness_claim(results: Results) -> Claim:
         if found and name != XAVIER
     )
     return Claim(
-        text="Xavier keeps the variance of activations equal across the layers",
+        text="Xavier keeps the variance of activations equal across the layers (said of CNNs)",
         held="held" if all(even) else "held in part" if any(even) else "did not hold",
         found=(
             f"last block : first, what a block's SwiGLU adds {growth['branch'].text()}, and the stream, which is the "

@@ -93,6 +93,7 @@ def _runs(results: Results) -> Table:
             mean_of([one.final_loss for one in found]),
             mean_of([block_norms(one.after)[0] for one in found]),
             mean_of([block_norms(one.after)[-1] for one in found]),
+            mean_of([spread(one.after) for one in found]),
             mean_of([variance_over_layers(one.after) for one in found]),
             mean_of([variance_over_steps(one) for one in found]),
             verdict_text(found),
@@ -105,6 +106,7 @@ def _runs(results: Results) -> Table:
         "final loss",
         "first block",
         "last block",
+        "largest : smallest",
         "variance over layers",
         "over steps",
         "the monitor's verdict",
@@ -176,8 +178,9 @@ EXPERIMENT = Experiment(
     definitions=(
         "Gradient norms are of a block's parameters together, on the windows of the first step; at the end on the same "
         "windows. Variance over the layers: of the blocks' norms around their mean; over the steps: of the whole "
-        "gradient's norm, before clipping, in the second half of the run. Steps: to the final loss of the worse of the "
-        f"two, of the loss averaged over {SMOOTHED_STEPS} steps. Final loss: the mean of the last "
+        "gradient's norm, before clipping, in the second half of the run; where all gradients are smaller, both are, "
+        "while largest : smallest is not. Steps: to the final loss of the worse of the two, of the loss averaged over "
+        f"{SMOOTHED_STEPS} steps. Final loss: the mean of the last "
         f"{100 * LAST_SHARE:.0f} % of the steps. Failed: blew up, or ended less than {CONTEXT} nats below what the "
         "tokens' frequencies alone give. All arms have width 64, RMSNorm, AdamW, cosine decay and clipping at 1; of "
         "the two learning rates the lower is one that deep Post-Norm models sometimes bear here, the higher the lab's "
@@ -186,8 +189,8 @@ EXPERIMENT = Experiment(
     ),
     overrides=(
         "model.hidden_size=64",
-        "training.max_steps=200",
-        "training.tokens_per_step=1024",
+        "training.max_steps=240",
+        "training.tokens_per_step=512",
     ),
     arms=tuple(
         Arm(

@@ -140,7 +140,11 @@ def _warm_up_claim(results: Results, cold: Sequence[Duel]) -> Claim:
     }
     lost = {norm: [_above_zero(mean) for mean in means.values()] for norm, means in cost.items()}
     said = "; ".join(
-        f"{norm}: " + ", ".join(f"{setting} {mean.text('+.2f')}" for setting, mean in means.items())
+        f"{norm}: "
+        + (
+            ", ".join(f"{setting} {mean.text('+.2f')}" for setting, mean in means.items() if mean.count)
+            or "-"
+        )
         for norm, means in cost.items()
     )
     return Claim(
