@@ -130,12 +130,14 @@ def _ratios(results: Results) -> Table:
 
 def draw(results: Results, figure: "Figure") -> None:
     """Gradients by block at the start under both first weights, then final losses over depth."""
-    axes = figure.subplots(1, 2 + len(RATES))
-    _draw_start(axes[0], results, OWN, "at the start, MiniGPT's weights")
-    _draw_start(axes[1], results, XAVIER, "at the start, Xavier's weights")
-    for index, rate in enumerate(RATES, 2):
-        _draw_finals(axes[index], results, rate)
-        axes[index].sharey(axes[2])
+    own, xavier, *losses = figure.subplots(1, 2 + len(RATES))
+    _draw_start(own, results, OWN, "at the start, MiniGPT's weights")
+    _draw_start(xavier, results, XAVIER, "at the start, Xavier's weights")
+    for axes in losses[1:]:
+        # Before anything is drawn: the limits are those of both then.
+        axes.sharey(losses[0])
+    for axes, rate in zip(losses, RATES, strict=True):
+        _draw_finals(axes, results, rate)
 
 
 def _draw_finals(axes: "Axes", results: Results, rate: str) -> None:

@@ -103,7 +103,7 @@ def failed(outcome: Outcome) -> bool:
 
 READINGS: Mapping[str, Callable[[Outcome], float]] = {
     "over the layers at the start": lambda one: variance_over_layers(one.before[OWN]),
-    "the same with Xavier's weights": lambda one: variance_over_layers(one.before[XAVIER]),
+    "over the layers at the start, Xavier's weights": lambda one: variance_over_layers(one.before[XAVIER]),
     "over the layers at the end": lambda one: variance_over_layers(one.after),
     "over the steps": variance_over_steps,
 }
