@@ -94,11 +94,11 @@ def _starts(results: Results) -> Table:
         "loss",
         "above ln V",
         "gradient, first block",
-        "last",
+        "gradient, last",
         "stream, first block",
-        "last ",
+        "stream, last",
         "branch, first block",
-        "last  ",
+        "branch, last",
     )
     return columns_of(head, rows, "At the start: loss, gradient norms, RMS of activations", ".3g")
 
@@ -178,10 +178,11 @@ def kaiming_claim(results: Results) -> Claim:
         if name != KAIMING and results[name]
     }
     better = [mean.half_width is not None and mean.low > 0 for mean in above.values()]
+    held: Held = "held" if all(better) else "held in part" if any(better) else "did not hold"
     said = ", ".join(f"{name} {mean.text('+.2f')}" for name, mean in above.items())
     return Claim(
         text="for Transformers Kaiming is recommended",
-        held="held" if all(better) else "held in part" if any(better) else "did not hold",
+        held=held if any(mean.half_width is not None for mean in above.values()) else "cannot be told",
         found=f"final loss of the others less Kaiming's, in nats: {said}.",
     )
 
@@ -229,9 +230,14 @@ def draw(results: Results, figure: "Figure") -> None:
     gradients.set(title="gradient norm by block, at the start", xlabel="block", yscale="log")
     stream.set(title="RMS of each block's output, at the start", xlabel="block", yscale="log")
     draw_losses(losses, results)
+    # Of all three panels; nine arms would cover the curves.
+    losses.legend().remove()
+    figure.legend(*losses.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
+    # The worst begin at many times ln V: the others would be one line.
     guessing = [one.before["guessing"] for found in results.values() for one in found]
-    if guessing:
-        losses.set_ylim(top=1.15 * max(guessing))
+    lowest = [min(one.smoothed) for found in results.values() for one in found if one.blew_up is None]
+    if guessing and lowest:
+        losses.set_ylim(0.95 * min(lowest), 1.15 * max(guessing))
 
 
 EXPERIMENT = Experiment(
@@ -259,5 +265,5 @@ EXPERIMENT = Experiment(
     tables=tables,
     claims=claims,
     draw=draw,
-    figure_inches=(15.0, 4.5),
+    figure_inches=(15.0, 5.0),
 )

@@ -170,6 +170,8 @@ def test_kaiming_is_recommended_where_its_loss_is_the_lowest() -> None:
         return kaiming_claim(arms).held
 
     assert [held(4.9), held(5.2), held(5.6)] == ["held", "held in part", "did not hold"]
+    alone = {name: runs_of(name, 5.0)[:1] for name in (OURS, KAIMING)}
+    assert kaiming_claim(alone).held == "cannot be told"
 
 
 def test_the_monitor_is_right_when_it_speaks_of_the_bad_and_of_no_other() -> None:
