@@ -1,0 +1,98 @@
+"""Looks at a run layer by layer: gradients, the residual stream, what the branches add to it."""
+
+# B batch, T time, D hidden
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minigpt.training.run import Run
+from minigpt.training_monitor.untouched import untouched
+
+_TOKENS_COUNTED = 1 << 22
+
+
+def look_at_layers(run: Run) -> Mapping[str, Any]:
+    """`loss`; norms of its gradient: `total`, `embedding`, and `blocks`, one each; RMS by block: `stream`, `branch`.
+
+    All on the windows that the run's first step reads, whatever step it stands at: before it, `blocks` are that step's
+    own norms. The loss is in nats a token. `stream` is what each block puts out, `branch` what its SwiGLU adds. Random
+    states and `.grad` end as they were. None stands for what is not finite.
+    """
+    model, rms = run.model, _Rms(len(run.model.blocks))
+    named = list(model.named_parameters())
+    summed = [torch.zeros_like(parameter) for _, parameter in named]
+    cross_entropy = torch.zeros((), device=run.world.device)
+    batches = run.loader.step_at(0)
+    with untouched(model), rms.watching(model.blocks):
+        for batch in batches.micro_batches:
+            inputs_BT, targets_BT = (x.to(run.world.device) for x in (batch.inputs_BT, batch.targets_BT))
+            with run.precision.autocast():
+                sums = model(inputs_BT, targets_BT)
+            gradients = torch.autograd.grad(sums.total / batches.targets, [each for _, each in named])
+            torch._foreach_add_(summed, list(gradients))
+            cross_entropy += sums.cross_entropy.detach()
+    norms = {name: float(gradient.double().norm()) for (name, _), gradient in zip(named, summed, strict=True)}
+    of_block = [
+        math.hypot(*(norm for name, norm in norms.items() if name.startswith(f"blocks.{index}.")))
+        for index in range(len(model.blocks))
+    ]
+    return {
+        "loss": _finite(float(cross_entropy) / batches.targets),
+        "total": _finite(math.hypot(*norms.values())),
+        "embedding": _finite(norms["embedding.weight"]),
+        "blocks": [_finite(norm) for norm in of_block],
+        "stream": [_finite(value) for value in rms.means("stream")],
+        "branch": [_finite(value) for value in rms.means("branch")],
+    }
+
+
+class _Rms:
+    """Root mean squares of the blocks' outputs, over all forwards that were watched."""
+
+    def __init__(self, count: int) -> None:
+        self._squares: dict[str, list[list[Tensor]]] = {
+            kind: [[] for _ in range(count)] for kind in ("stream", "branch")
+        }
+
+    @contextmanager
+    def watching(self, blocks: nn.ModuleList) -> Iterator[None]:
+        handles = []
+        for index, block in enumerate(blocks):
+            handles.append(block.register_forward_hook(partial(self._note, "stream", index)))
+            branch = block.get_submodule("mlp")
+            handles.append(branch.register_forward_hook(partial(self._note, "branch", index)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, kind: str, index: int, module: nn.Module, given: tuple[Any, ...], x_BTD: Tensor) -> None:
+        self._squares[kind][index].append(x_BTD.detach().float().square().mean())
+
+    def means(self, kind: str) -> list[float]:
+        return [math.sqrt(float(torch.stack(squares).mean())) for squares in self._squares[kind]]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def number(value: float | None) -> float:
+    """What a look kept; NaN for what was not finite."""
+    return math.nan if value is None else value
+
+
+def token_entropy(run: Run) -> float:
+    """Nats a token of the training text: the loss of a model that knows how frequent each token is and no more."""
+    tokens = run.loader.windows.tokens
+    counts = np.bincount(tokens[: min(len(tokens), _TOKENS_COUNTED)])
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
