@@ -33,7 +33,7 @@ from minigpt.lab.experiments.report import draw
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
-from tests.lab.experiments.made import outcome
+from tests.lab.experiments.made_up import outcome
 from tests.lab.experiments.short_form import short_results
 
 
@@ -140,7 +140,7 @@ def runs_of(
 ) -> list[Outcome]:
     return [
         replace(
-            outcome(name, seed, [7.0] * 20 + [final + 0.01 * seed] * 20, health=health),
+            outcome([7.0] * 20 + [final + 0.01 * seed] * 20, arm=name, seed=seed, health=health),
             before={
                 "loss": 7.0,
                 "guessing": 6.9,

@@ -35,7 +35,7 @@ from minigpt.lab.experiments.report import draw
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
-from tests.lab.experiments.made import outcome
+from tests.lab.experiments.made_up import outcome
 from tests.lab.experiments.short_form import short_results
 
 RATE = "1e-3"
@@ -148,7 +148,7 @@ def made(
     """A run whose gradient had these norms by block, and that lost so much at each step."""
     look = {"blocks": list(blocks), "loss": 7.0}
     return replace(
-        outcome(case.name, seed, losses, health=health),
+        outcome(losses, arm=case.name, seed=seed, health=health),
         before={
             "own": look,
             "xavier": {"blocks": [*blocks[:-1], last], "loss": 7.0},
@@ -170,7 +170,7 @@ def duel_of(depth: int = 4, warm_up: str = WARM) -> Duel:
 def test_variances_are_those_by_hand() -> None:
     assert variance_over_layers({"blocks": [1.0, 3.0]}) == 1.0
     assert math.isnan(variance_over_layers({"blocks": [1.0, None]}))
-    one = replace(outcome("a", 0, [1.0] * 4), grad_norms=(9.0, 9.0, 2.0, 6.0))
+    one = replace(outcome([1.0] * 4), grad_norms=(9.0, 9.0, 2.0, 6.0))
     assert variance_over_steps(one) == 4.0
     assert math.isnan(variance_over_steps(replace(one, grad_norms=(9.0, 9.0, 2.0, None))))
 

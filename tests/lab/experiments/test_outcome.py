@@ -55,9 +55,7 @@ def test_steps_to_a_loss_count_to_the_end_of_the_smoothing_window() -> None:
 def test_run_that_ends_at_the_frequencies_loss_has_learnt_nothing() -> None:
     assert outcome([4.95] * 40, unigram_loss=5.0).learnt_nothing
     assert not outcome([4.8] * 40, unigram_loss=5.0).learnt_nothing
-    assert not outcome(
-        [4.95] * 40, unigram_loss=5.0, stopped=True
-    ).learnt_nothing
+    assert not outcome([4.95] * 40, unigram_loss=5.0, stopped=True).learnt_nothing
 
 
 def test_unigram_loss_is_the_entropy_of_the_frequencies() -> None:
