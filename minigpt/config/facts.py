@@ -4,7 +4,9 @@ from minigpt.config.run_config import RunConfig
 from minigpt.training_monitor.run_facts import RunFacts
 
 
-def facts_of(config: RunConfig, *, precision: str | None, vocab_size: int | None) -> RunFacts:
+def facts_of(
+    config: RunConfig, *, precision: str | None, vocab_size: int | None, unigram_loss: float | None = None
+) -> RunFacts:
     """The facts that stand in `config`; precision and vocabulary as they turned out, None where that is not known.
 
     `in_force`: what the monitor need not advise, being so already.
@@ -20,6 +22,7 @@ def facts_of(config: RunConfig, *, precision: str | None, vocab_size: int | None
         precision=precision,
         in_force=frozenset(f"{key}=true" for key, on in switches.items() if on),
         vocab_size=vocab_size,
+        unigram_loss=unigram_loss,
         optimizer=config.optimizer.name,
         adam_eps=config.optimizer.eps,
         weight_decay=config.optimizer.weight_decay,

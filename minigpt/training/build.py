@@ -15,11 +15,13 @@ from minigpt.checkpoint.rng import seed_everything
 from minigpt.config.checks import check_batch
 from minigpt.config.facts import facts_of
 from minigpt.config.run_config import RunConfig
+from minigpt.data.frequencies import unigram_loss
 from minigpt.data.loader import BatchLoader
 from minigpt.data.prepare import Prepared
 from minigpt.data.windows import Windows
 from minigpt.distributed.device import peak_flops
 from minigpt.distributed.world import World
+from minigpt.errors import DataError
 from minigpt.model.count import flops_per_token, padded_vocab_size
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize
@@ -119,7 +121,12 @@ def build_run(
             config.monitor,
             # Put back into its own state, the monitor has seen the first steps.
             facts=replace(
-                facts_of(config, precision=precision.name, vocab_size=model.vocab_size),
+                facts_of(
+                    config,
+                    precision=precision.name,
+                    vocab_size=model.vocab_size,
+                    unigram_loss=_unigram_loss(prepared),
+                ),
                 resumed=saved is not None and saved.get("format", FORMAT) != FORMAT,
                 grad_accum_steps=grad_accum_steps,
             ),
@@ -132,6 +139,14 @@ def build_run(
         identity=identity_of(order, prepared, device),
         buffers_kept=buffers_kept,
     )
+
+
+def _unigram_loss(prepared: Prepared) -> float | None:
+    """None where the first shard cannot be read: the run says so itself when it comes to it."""
+    try:
+        return unigram_loss(prepared.train)
+    except DataError:
+        return None
 
 
 def _round_alike_every_time(wanted: str, device: torch.device, stack: ExitStack) -> None:

@@ -17,6 +17,8 @@ class RunFacts:
     """Settings that need no advising, as they would be typed: "model.qk_norm=true"."""
     vocab_size: int | None = None
     """The loss of a model that knows nothing is ln(vocab_size)."""
+    unigram_loss: float | None = None
+    """The loss of a model that knows only how frequent each token is: the entropy of their frequencies, in nats."""
     resumed: bool = False
     """Whether the first step seen is not the first of the training."""
     optimizer: str | None = None

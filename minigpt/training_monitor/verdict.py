@@ -27,6 +27,9 @@ FINER_LIVE = frozenset(
 )
 """Rules that see single parameters while a run is on, and only layer groups in its record: what was said then holds."""
 
+BETTER_LIVE = frozenset(("loss_plateau",))
+"""Rules that know more of the corpus while a run is on than its record tells: what was said then holds."""
+
 Watch = Callable[[Iterator[StepSignals]], Iterable[StepSignals]]
 
 
@@ -117,7 +120,7 @@ def _rules_for(timeline: Timeline, config: MonitorConfig) -> MonitorConfig:
     absent = {name for name in ("loss", "grad_norm") if not timeline.present[name]}
     for name, rule in RULES.items():
         settings = getattr(config, name)
-        if absent & set(rule.needs) or (live and name in FINER_LIVE):
+        if absent & set(rule.needs) or (live and name in FINER_LIVE | BETTER_LIVE):
             changes[name] = replace(settings, enabled=False)
         elif name in PATIENT and settings.first_step > timeline.last:
             changes[name] = replace(settings, first_step=1)
@@ -147,6 +150,8 @@ def _not_judged(timeline: Timeline, config: MonitorConfig, facts: RunFacts) -> t
 def _recall(timeline: Timeline, not_judged: tuple[NotJudged, ...], episodes: Episodes) -> None:
     """What the run's own monitor said from signals that its record lacks."""
     lost = {name for group in not_judged for name in group.findings}
+    if timeline.source.watched_live:
+        lost |= {finding for name in BETTER_LIVE for finding in RULES[name].findings}
     known = {name for rule in RULES.values() for name in rule.findings}
     for event in timeline.source.events:
         if event.kind == "anomaly" and (event.name in lost or event.name not in known):

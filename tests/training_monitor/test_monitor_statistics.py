@@ -9,6 +9,7 @@ import pytest
 from minigpt.training_monitor.detectors.registry import RULES
 from minigpt.training_monitor.finding import Finding
 from minigpt.training_monitor.parameter_signals import ParameterSignals
+from minigpt.training_monitor.run_facts import RunFacts
 from minigpt.training_monitor.signals import StepSignals
 from tests.training_monitor.statistical_series import (
     CONFIG,
@@ -27,8 +28,8 @@ QUIET = {"memory_growth", "clip_saturation"}
 """These are noted, and interrupt only when asked to."""
 
 
-def told(rule: str, series: Iterable[StepSignals]) -> list[Finding]:
-    detector = RULES[rule].build(CONFIG, FACTS)
+def told(rule: str, series: Iterable[StepSignals], facts: RunFacts = FACTS) -> list[Finding]:
+    detector = RULES[rule].build(CONFIG, facts)
     return [finding for step in series for finding in detector.observe(step)]
 
 
@@ -159,9 +160,32 @@ def test_collapse_does_not_interrupt_when_a_tiny_data_set_is_learnt_by_heart() -
     assert [finding for finding in told("loss_collapse", spoilt(learnt)) if finding.interrupts] == []
 
 
-def plateau(loss: Callable[[int], float]) -> list[Finding]:
+def plateau(loss: Callable[[int], float], facts: RunFacts = FACTS) -> list[Finding]:
     series = [StepSignals(step, loss(step), 0.1) for step in range(1, 400)]
-    return [finding for finding in told("loss_plateau", series) if finding.interrupts]
+    return [finding for finding in told("loss_plateau", series, facts=facts) if finding.interrupts]
+
+
+KNOWN = replace(FACTS, unigram_loss=4.0)
+
+
+def test_plateau_interrupts_when_only_the_frequencies_were_learnt() -> None:
+    def stuck(step: int) -> float:
+        return max(5.5 - 0.05 * step, 4.05)
+
+    assert [finding.step for finding in plateau(stuck, KNOWN)] == [200]
+    assert plateau(stuck) == []  # it has fallen, and nothing else is known
+
+
+def test_plateau_stays_silent_when_the_loss_is_below_the_frequencies_or_on_its_way() -> None:
+    assert plateau(lambda step: max(5.5 - 0.05 * step, 3.9), KNOWN) == []
+    assert plateau(lambda step: 5.5 - 0.0065 * step, KNOWN) == []
+
+
+def test_plateau_interrupts_later_when_a_slow_run_comes_to_a_stand_at_the_frequencies() -> None:
+    found = plateau(lambda step: max(5.5 - 0.0065 * step, 4.05), KNOWN)
+
+    assert len(found) == 1
+    assert 225 < found[0].step < 300
 
 
 def test_plateau_interrupts_when_nothing_was_ever_learnt() -> None:

@@ -8,14 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from minigpt.training.run import Run
 from minigpt.training_monitor.untouched import untouched
-
-_TOKENS_COUNTED = 1 << 22
 
 
 def look_at_layers(run: Run) -> Mapping[str, Any]:
@@ -88,11 +85,3 @@ def _finite(value: float) -> float | None:
 def number(value: float | None) -> float:
     """What a look kept; NaN for what was not finite."""
     return math.nan if value is None else value
-
-
-def token_entropy(run: Run) -> float:
-    """Nats a token of the training text: the loss of a model that knows how frequent each token is and no more."""
-    tokens = run.loader.windows.tokens
-    counts = np.bincount(tokens[: min(len(tokens), _TOKENS_COUNTED)])
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())

@@ -9,16 +9,14 @@ from minigpt.lab.experiments.experiment import Arm, Experiment, Results, Short
 from minigpt.lab.experiments.initializations import FILLS, blocks_filled
 from minigpt.lab.experiments.initializations import XAVIER as XAVIER_FILL
 from minigpt.lab.experiments.intervals import Share, mean_of
-from minigpt.lab.experiments.layers import look_at_layers, number, token_entropy
+from minigpt.lab.experiments.layers import look_at_layers, number
 from minigpt.lab.experiments.norm_claims import claims_on
 from minigpt.lab.experiments.norm_measures import (
     COLD,
-    CONTEXT,
     OWN,
     POST,
     PRE,
     READINGS,
-    TOKEN_ENTROPY,
     WARM,
     XAVIER,
     Case,
@@ -34,7 +32,7 @@ from minigpt.lab.experiments.norm_measures import (
     variance_over_steps,
     variance_ratio,
 )
-from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS
+from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS, WORTH
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.verdicts import verdict_text
 
@@ -57,7 +55,7 @@ def look_at_both_starts(run: "Run") -> Mapping[str, Any]:
     """The layers under the run's own first weights, and under Xavier's, which are taken away again; what it reads."""
     own = look_at_layers(run)
     with blocks_filled(run.model, FILLS[XAVIER_FILL], run.config.seed):
-        return {OWN: own, XAVIER: look_at_layers(run), TOKEN_ENTROPY: token_entropy(run)}
+        return {OWN: own, XAVIER: look_at_layers(run)}
 
 
 def tables(results: Results) -> list[Table]:
@@ -183,7 +181,7 @@ EXPERIMENT = Experiment(
         "gradient's norm, before clipping, in the second half of the run; where all gradients are smaller, both are, "
         "while largest : smallest is not. Steps: to the final loss of the worse of the two, of the loss averaged over "
         f"{SMOOTHED_STEPS} steps. Final loss: the mean of the last "
-        f"{100 * LAST_SHARE:.0f} % of the steps. Failed: blew up, or ended less than {CONTEXT} nats below what the "
+        f"{100 * LAST_SHARE:.0f} % of the steps. Failed: blew up, or ended less than {WORTH:g} nats below what the "
         "tokens' frequencies alone give. All arms have width 64, RMSNorm, AdamW, cosine decay and clipping at 1; of "
         "the two learning rates the lower is one that deep Post-Norm models sometimes bear here, the higher the lab's "
         "usual one. They train from MiniGPT's own first weights, whose branches are so small at this width that a "

@@ -138,6 +138,7 @@ def _warm_up_claim(results: Results, cold: Sequence[Duel]) -> Claim:
         }
         for norm in (PRE, POST)
     }
+    told = any(mean.half_width is not None for means in cost.values() for mean in means.values())
     lost = {norm: [_above_zero(mean) for mean in means.values()] for norm, means in cost.items()}
     said = "; ".join(
         f"{norm}: "
@@ -149,7 +150,7 @@ def _warm_up_claim(results: Results, cold: Sequence[Duel]) -> Claim:
     )
     return Claim(
         text="Post-Norm needs warm-up, Pre-Norm does not (arXiv 2002.04745)",
-        held=_held([all(lost[POST]), not any(lost[PRE])], any(lost[POST])),
+        held=_held([all(lost[POST]), not any(lost[PRE])], any(lost[POST])) if told else "cannot be told",
         found=f"final loss without warm-up, less that with it, in nats: {said}.",
     )
 

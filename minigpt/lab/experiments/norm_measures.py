@@ -15,10 +15,6 @@ PRE, POST = "Pre-Norm", "Post-Norm"
 COLD, WARM = "no warm-up", "warm-up"
 OWN, XAVIER = "own", "xavier"
 """First weights: MiniGPT's, and Xavier's; keys of `Outcome.before`."""
-TOKEN_ENTROPY = "token_entropy"
-"""Another: the loss of knowing the tokens' frequencies, and nothing else."""
-CONTEXT = 0.05
-"""Nats below that entropy that a run must come to, or it is said to have learnt nothing of the context."""
 
 
 class Case(NamedTuple):
@@ -96,9 +92,8 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def failed(outcome: Outcome) -> bool:
-    """Whether the run blew up, or ended with what the tokens' frequencies alone give."""
-    learnt = outcome.final_loss < outcome.before[TOKEN_ENTROPY] - CONTEXT
-    return outcome.blew_up is not None or not learnt
+    """Whether the run blew up or learnt nothing."""
+    return outcome.blew_up is not None or outcome.learnt_nothing
 
 
 READINGS: Mapping[str, Callable[[Outcome], float]] = {

@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from minigpt.atomic import write_text_atomically
 from minigpt.config.facts import facts_of
 from minigpt.config.run_config import RunConfig
@@ -58,7 +55,7 @@ class Outcome:
     seconds_per_step: float
     """The median."""
     unigram_loss: float
-    """Of a model that knows only how frequent each token is: the entropy of the validation text's tokens."""
+    """Of a model that knows only how frequent each token is: the entropy of the text's tokens."""
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
 
@@ -166,10 +163,3 @@ def _finite(value: Any) -> float | None:
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def unigram_loss(tokens: npt.NDArray[np.integer[Any]]) -> float:
-    """Nats a token of the best guess that looks at no other token: the entropy of their frequencies."""
-    counts = np.unique(tokens, return_counts=True)[1]
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())

@@ -14,9 +14,10 @@ import torch
 
 from minigpt import __version__
 from minigpt.config.load import load_config
+from minigpt.data.frequencies import unigram_loss
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import Arm, Look
-from minigpt.lab.experiments.outcome import Outcome, outcome_of, unigram_loss
+from minigpt.lab.experiments.outcome import Outcome, outcome_of
 from minigpt.training.ending import STOPPED_BY_MONITOR
 from minigpt.training.pretrain import pretrain
 from minigpt.training.run import Run
@@ -83,8 +84,7 @@ def run_trial(trial: Trial) -> Outcome:
     def look_before(run: Run) -> None:
         nonlocal frequencies_loss
         built.append(run)
-        tokens = run.validation.tokens
-        frequencies_loss = unigram_loss(tokens[: len(tokens)])
+        frequencies_loss = unigram_loss(run.loader.windows.tokens)
         if trial.arm.before is not None:
             before.update(trial.arm.before(run))
 

@@ -25,7 +25,8 @@ class LossPlateauConfig:
     first_step: int = 200
     """The first step at which this rule may speak; also not before warm-up is over by a quarter of this."""
     min_improvement: float = 0.02
-    """A loss that has not fallen by this fraction of its first value has not begun to learn."""
+    """A loss that has not fallen by this fraction of its first value has not begun to learn; nor has one that is not
+    this fraction below that of knowing only the tokens' frequencies, and stands still there."""
     window_steps: int = 48
     """Steps whose median loss counts."""
     close_steps: int = 16
@@ -47,13 +48,18 @@ NEAR_GUESSING = 0.8
 """A run that begins below this fraction of ln(vocabulary) starts from trained weights."""
 
 
+STILL = log(0.99)
+"""A loss that falls more than this from the first half of its window to the second is on its way."""
+
+
 class LossPlateau:
-    """The loss of a run from scratch is where it began."""
+    """The loss of a run from scratch is where it began, or stands where it only knows how frequent each token is."""
 
     def __init__(self, config: LossPlateauConfig, facts: RunFacts) -> None:
         self._config = config
         self._speaks_at = max(config.first_step, facts.warmup_steps + config.first_step // 4)
         self._guessing = log(facts.vocab_size) if facts.vocab_size and facts.vocab_size > 1 else None
+        self._unigram = log(facts.unigram_loss) if facts.unigram_loss else None
         self._incident = Incident("loss_plateau")
         self._window = StepWindow(config.window_steps)
         self._first: list[float] = []
@@ -79,13 +85,22 @@ class LossPlateau:
             "loss_improvement": 1 - exp(level - first),
         }
         evidence["lr"] = signals.lr
-        if untrained and level > first + log(1 - self._config.min_improvement):
+        least = log(1 - self._config.min_improvement)
+        unmoved = level > first + least
+        only_frequencies = self._unigram is not None and level > self._unigram + least
+        if only_frequencies and not unmoved:
+            evidence["unigram"] = exp(self._unigram or 0.0)
+        if untrained and (unmoved or (only_frequencies and self._stands())):
             return self._incident.bad(signals.step, evidence) + self._incident.sustain(signals.step, evidence)
         findings = self._incident.good(signals.step, self._config.close_steps, evidence)
-        self._over = (
-            not self._incident.is_open
-        )  # it has learnt: from here on standing still may be convergence
+        # It has learnt: from here on standing still may be convergence.
+        self._over = not self._incident.is_open and not (untrained and only_frequencies)
         return findings
+
+    def _stands(self) -> bool:
+        half = len(self._window) // 2
+        values = self._window.values
+        return self._incident.is_open or median(values[half:]) > median(values[:half]) + STILL
 
     def rebase(self) -> None:
         self._over = not self._incident.is_open

@@ -105,7 +105,7 @@ SEEN: dict[str, str] = {
     "initial_loss.seen": "初始损失为 {value}；一无所知的模型应为 {normal}",
     "loss_spike.seen": "损失 {value}|梯度范数 {grad_norm}",
     "loss_divergence.seen": "损失不断上升：{value}|此前最好 {normal}|梯度范数 {grad_norm}",
-    "loss_plateau.seen": "损失停在 {value}|自开始以来仅改善 {loss_improvement}",
+    "loss_plateau.seen": "损失停在 {value}|自开始以来仅改善 {loss_improvement}|只凭 token 频率即为 {unigram}",
     "loss_collapse.seen": "损失由 {normal} 骤降到 {value}：好得不真实",
     "gradient_vanishing.seen": "梯度范数 {value}（绝对下限 {floor}）|损失 {loss}",
     "gradient_exploding.seen": "梯度范数 {value}|损失 {loss}",

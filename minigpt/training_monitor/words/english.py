@@ -113,7 +113,8 @@ SEEN: dict[str, str] = {
     "initial_loss.seen": "the first loss is {value}; knowing nothing gives {normal}",
     "loss_spike.seen": "loss {value}|gradient norm {grad_norm}",
     "loss_divergence.seen": "the loss climbs: {value}|best so far {normal}|gradient norm {grad_norm}",
-    "loss_plateau.seen": "the loss stands at {value}|since the start {loss_improvement} better",
+    "loss_plateau.seen": "the loss stands at {value}|since the start {loss_improvement} better|"
+    "the tokens' frequencies alone give {unigram}",
     "loss_collapse.seen": "the loss fell from {normal} to {value}: too good to be true",
     "gradient_vanishing.seen": "gradient norm {value} (absolute floor {floor})|loss {loss}",
     "gradient_exploding.seen": "gradient norm {value}|loss {loss}",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.lab import experiments
 from minigpt.lab.experiments.campaign import Terms, TrialFailedError, outcomes, trials_of
 from minigpt.lab.experiments.experiment import Arm, Experiment, Look, Short
 from minigpt.lab.experiments.registry import experiment_in
@@ -23,26 +24,7 @@ TINY = (
     "training.eval_tokens=64",
     "data.tokenizer.kind=bytes",
 )
-OWN = """
-from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Short
-from minigpt.lab.experiments.intervals import mean_of
-from minigpt.lab.experiments.table import columns_of
-
-def heads(run):
-    return {"heads": run.model.config.num_heads}
-
-def tables(found):
-    rows = [[name, mean_of([one.final_loss for one in runs]), runs[0].before["heads"]] for name, runs in found.items()]
-    return [columns_of(["arm", "loss", "heads"], rows, "Heads")]
-
-EXPERIMENT = Experiment(
-    name="heads", question="do heads matter?", definitions="Of three steps.", seeds=3,
-    arms=(Arm(name="two", before=heads), Arm(name="four", overrides=("model.num_heads=4",), before=heads)),
-    short=Short(seeds=1, overrides=()), tables=tables,
-    claims=lambda results: [Claim(text="it does", held="cannot be told", found="three steps tell nothing.")],
-    draw=lambda results, figure: None,
-)
-"""
+DOCUMENT = Path(experiments.__file__).parents[1] / "LAB.md"
 
 
 def tiny(folder: Path, *overrides: str, **changes: object) -> tuple[Experiment, Terms]:
@@ -139,23 +121,26 @@ def test_failure_of_a_training_is_named_and_the_others_are_kept(tmp_path: Path) 
     assert trials[1].kept() is None
 
 
-def test_experiment_of_ones_own_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, terms = tiny(tmp_path, short=True)
+def test_experiment_of_ones_own_is_the_one_file_that_the_document_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, terms = tiny(tmp_path, "model.hidden_size=16", short=True)
     own = tmp_path / "heads.py"
-    own.write_text(OWN)
+    own.write_text(
+        DOCUMENT.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0], encoding="utf-8"
+    )
 
     text = run_experiment(experiment_in(own), terms, "minigpt lab run heads.py", own=own)
 
-    assert "# lab heads: do heads matter?" in text
-    assert "| four |" in text
-    assert "- Claim: it does. Cannot be told: three steps tell nothing." in text
+    assert "# lab heads: does the number of heads matter?" in text
+    assert "- Claim: four heads learn more than one." in text
     assert "2 trainings by `minigpt lab run heads.py`." in text
     assert {path.name for path in terms.folder.iterdir()} == {
         "runs", "report.md", "results.json", "table.csv", "plot.png"
     }  # fmt: skip
     found = json.loads((terms.folder / "results.json").read_text())
-    assert [row["heads"] for row in found["tables"][0]["rows"]] == [2, 4]
-    assert "2/2 four, seed 0: loss" in capsys.readouterr().err
+    assert [row["head_dim"] for row in found["tables"][0]["rows"]] == [16, 4]
+    assert "2/2 four heads, seed 0: loss" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,8 @@ def made(
     """A run whose gradient had these norms by block, and that lost so much at each step."""
     look = {"blocks": list(blocks), "loss": 7.0}
     return replace(
-        outcome(losses, arm=case.name, seed=seed, health=health),
-        before={
-            "own": look,
-            "xavier": {"blocks": [*blocks[:-1], last], "loss": 7.0},
-            "token_entropy": entropy,
-        },
+        outcome(losses, arm=case.name, seed=seed, health=health, unigram_loss=entropy),
+        before={"own": look, "xavier": {"blocks": [*blocks[:-1], last], "loss": 7.0}},
         after=look,
     )
 

@@ -1,10 +1,9 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from minigpt.lab.experiments.outcome import Outcome, unigram_loss
+from minigpt.lab.experiments.outcome import Outcome
 from minigpt.lab.experiments.verdicts import disagreements, verdict_text
 from tests.lab.experiments.made_up import outcome
 
@@ -56,13 +55,6 @@ def test_run_that_ends_at_the_frequencies_loss_has_learnt_nothing() -> None:
     assert outcome([4.95] * 40, unigram_loss=5.0).learnt_nothing
     assert not outcome([4.8] * 40, unigram_loss=5.0).learnt_nothing
     assert not outcome([4.95] * 40, unigram_loss=5.0, stopped=True).learnt_nothing
-
-
-def test_unigram_loss_is_the_entropy_of_the_frequencies() -> None:
-    assert unigram_loss(np.array([0, 1, 2, 3])) == pytest.approx(math.log(4))
-    assert unigram_loss(np.array([5, 5, 5, 5])) == 0
-    # Half, a quarter, a quarter: 1.5 bits.
-    assert unigram_loss(np.array([1, 1, 2, 3])) == pytest.approx(1.5 * math.log(2))
 
 
 def test_outcome_is_read_as_it_was_saved(tmp_path: Path) -> None:
