@@ -31,11 +31,23 @@ class Attention(nn.Module):
             nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps) if config.qk_norm else nn.Identity()
         )
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cos_TH: Tensor,
+        sin_TH: Tensor,
+        added_BTKH: Tensor | None,
+        cache: LayerCache | None,
+    ) -> Tensor:
+        """`added` joins the values (`value_embeddings`), before they go to the cache."""
         B, T, _ = x_BTD.shape
         q_BTNH = self.query(x_BTD).view(B, T, self.num_heads, self.head_dim)
         k_BTKH = self.key(x_BTD).view(B, T, self.num_kv_heads, self.head_dim)
-        v_BKTH = self.value(x_BTD).view(B, T, self.num_kv_heads, self.head_dim).transpose(1, 2)
+        v_BTKH = self.value(x_BTD).view(B, T, self.num_kv_heads, self.head_dim)
+        if added_BTKH is not None:
+            # Under autocast a table's rows are fp32, as the stream is.
+            v_BTKH = v_BTKH + added_BTKH.to(v_BTKH.dtype)
+        v_BKTH = v_BTKH.transpose(1, 2)
         # Norm before transpose: it returns a contiguous tensor, whose order the kernel's output follows.
         q_BNTH = apply_rotary(_normed(self.query_norm, q_BTNH).transpose(1, 2), cos_TH, sin_TH)
         k_BKTH = apply_rotary(_normed(self.key_norm, k_BTKH).transpose(1, 2), cos_TH, sin_TH)

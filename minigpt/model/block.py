@@ -1,6 +1,6 @@
 """One transformer block: attention and SwiGLU, each with its norm and residual."""
 
-# B batch, T time, D hidden, F intermediate
+# B batch, T time, D hidden, K key/value heads, H head_dim, F intermediate
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,10 +37,16 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        cos_TH: Tensor,
+        sin_TH: Tensor,
+        added_BTKH: Tensor | None = None,
+        cache: LayerCache | None = None,
     ) -> Tensor:
+        rest = cos_TH, sin_TH, added_BTKH, cache
         if self.pre_norm:
-            x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), cos_TH, sin_TH, cache))
+            x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), *rest))
             return x_BTD + self.dropout(self.mlp(self.mlp_norm(x_BTD)))  # type: ignore[no-any-return]
-        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, cos_TH, sin_TH, cache)))
+        x_BTD = self.attention_norm(x_BTD + self.dropout(self.attention(x_BTD, *rest)))
         return self.mlp_norm(x_BTD + self.dropout(self.mlp(x_BTD)))  # type: ignore[no-any-return]

@@ -42,6 +42,8 @@ class ModelConfig(Config):
     """Weight of the mean squared log-partition added to the loss (arXiv 2204.02311); 1e-4 is usual, 0 is off."""
     logit_softcap: Annotated[Float, Field(gt=0)] | None = None
     """Squash logits into (-c, c) by c tanh(logit / c) (Gemma 2, arXiv 2408.00118); 30 is usual, null is off."""
+    value_embedding_layers: Annotated[Int, Field(ge=0)] = 0
+    """Layers whose values get a learned row for each token id besides: every second one, the last first; 0 is off."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -59,6 +61,16 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_value_embeddings(self) -> Self:
+        most = -(-self.num_layers // 2)
+        if self.value_embedding_layers > most:
+            raise ValueError(
+                f"value_embedding_layers = {self.value_embedding_layers} is more than every second one of num_layers = "
+                f"{self.num_layers}; use {most} or less"
+            )
+        return self
+
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
@@ -66,6 +78,11 @@ class ModelConfig(Config):
     @property
     def resolved_num_kv_heads(self) -> int:
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def layers_with_value_embedding(self) -> range:
+        """Every second one, the last first: the deeper, the less of the token itself is left in the stream."""
+        return range(self.num_layers - 1, -1, -2)[: self.value_embedding_layers]
 
     @property
     def resolved_intermediate_size(self) -> int:

@@ -24,7 +24,13 @@ def num_parameters(config: ModelConfig, vocab_size: int) -> int:
     if config.norm_position == "pre":
         norms += config.hidden_size
     tokens = vocab_size * config.hidden_size * (1 if config.tie_embeddings else 2)
-    return num_matrix_parameters(config) + norms + tokens
+    return num_matrix_parameters(config) + norms + tokens + _num_value_parameters(config, vocab_size)
+
+
+def _num_value_parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Tables and gates of the value embeddings: a lookup, and so no share of the arithmetic."""
+    heads = config.resolved_num_kv_heads
+    return len(config.layers_with_value_embedding) * heads * (vocab_size * config.head_dim + 1)
 
 
 def flops_per_token(config: ModelConfig, vocab_size: int) -> int:

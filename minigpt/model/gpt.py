@@ -1,6 +1,6 @@
 """The decoder-only transformer: embedding, blocks, a final RMSNorm, a (tied) head."""
 
-# B batch, T time, D hidden, V vocabulary
+# B batch, T time, D hidden, K key/value heads, H head_dim, V vocabulary
 
 from typing import overload
 
@@ -15,6 +15,7 @@ from minigpt.model.fused_loss import fused_summed_loss
 from minigpt.model.loss import LossSums, soft_capped
 from minigpt.model.recompute import Recompute, recomputed
 from minigpt.model.rotary import rotary_tables
+from minigpt.model.value_embeddings import ValueEmbeddings
 
 
 class GPT(nn.Module):
@@ -39,6 +40,7 @@ class GPT(nn.Module):
             else nn.Identity()
         )
         self.head = None if config.tie_embeddings else nn.Linear(config.hidden_size, vocab_size, bias=False)
+        self.value_embeddings = ValueEmbeddings(config, vocab_size)
         cos, sin = rotary_tables(config.head_dim, config.context_length, config.rope_theta)
         self.register_buffer("rotary_cos", cos, persistent=False)
         self.register_buffer("rotary_sin", sin, persistent=False)
@@ -62,10 +64,11 @@ class GPT(nn.Module):
         cos, sin = self.rotary_cos[start:end], self.rotary_sin[start:end]
         x_BTD = self.embedding(inputs_BT)
         for index, block in enumerate(self.blocks):
+            added_BTKH = self.value_embeddings.of(index, inputs_BT)
             if self.recompute_blocks != "off" and torch.is_grad_enabled():
-                x_BTD = recomputed(block, self.recompute_blocks, x_BTD, cos, sin)
+                x_BTD = recomputed(block, self.recompute_blocks, x_BTD, cos, sin, added_BTKH)
             else:
-                x_BTD = block(x_BTD, cos, sin, None if cache is None else cache.layers[index])
+                x_BTD = block(x_BTD, cos, sin, added_BTKH, None if cache is None else cache.layers[index])
         x_BTD = self.norm(x_BTD)
         head_VD = self.embedding.weight if self.head is None else self.head.weight
         if targets_BT is None:

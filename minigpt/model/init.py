@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from minigpt.model.gpt import GPT
 from minigpt.model.rotary import rotary_tables
+from minigpt.model.value_embeddings import ValueEmbedding
 
 LOGIT_STD = 0.25
 OWN_TOKEN_LOGIT = 2.0
+VALUE_STREAM = 2**63
+"""Added to the seed."""
 
 
 def initialize(model: GPT, seed: int) -> None:
@@ -23,7 +26,9 @@ def initialize(model: GPT, seed: int) -> None:
       so its logits have std <= LOGIT_STD and the first loss stays near ln V (excess about LOGIT_STD^2 / 2 nats).
       Tied and Post-Norm, the stream is little more than the token's own embedding, whose logit is then about
       std x hidden_size: bounded by OWN_TOKEN_LOGIT, or a shallow wide model would start out repeating its input.
-    - Norm scales: 1.
+    - Tables of value embeddings: N(0, init_std x sqrt(hidden_size)), as large as the values they join. They come from a
+      stream of their own, so that the other weights are those of a model without them.
+    - Norm scales and gates: 1.
     """
     generator = torch.Generator().manual_seed(seed)
     config = model.config
@@ -40,10 +45,15 @@ def initialize(model: GPT, seed: int) -> None:
                 {"output": branch_std, "down": branch_std, "head": token_std}.get(last, std),
                 generator,
             )
-        elif isinstance(module, nn.Embedding):
+        elif module is model.embedding:
             _normal(module.weight, token_std, generator)
         elif isinstance(module, nn.RMSNorm):
             nn.init.ones_(module.weight)
+    generator = torch.Generator().manual_seed((seed + VALUE_STREAM) % 2**64)
+    for embedding in model.value_embeddings.values():
+        assert isinstance(embedding, ValueEmbedding)
+        _normal(embedding.table.weight, std * math.sqrt(config.hidden_size), generator)
+        nn.init.ones_(embedding.gate)
     cos, sin = rotary_tables(config.head_dim, config.context_length, config.rope_theta)
     model.rotary_cos.copy_(cos)
     model.rotary_sin.copy_(sin)

@@ -25,7 +25,7 @@ _KEPT = frozenset(
 """What costs the time of a block. Attention's kernels keep no T x T weights: they are as small as any other."""
 
 
-def recomputed(block: Callable[..., Tensor], kind: Recompute, *inputs: Tensor) -> Tensor:
+def recomputed(block: Callable[..., Tensor], kind: Recompute, *inputs: Tensor | None) -> Tensor:
     """`block(*inputs)`, which in its backward pass computes again what `kind` says; the same bits, dropout too."""
     if kind == "selective":
         result = checkpoint(block, *inputs, use_reentrant=False, context_fn=_contexts)

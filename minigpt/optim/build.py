@@ -15,12 +15,12 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimize
 
 
 def split_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Trainable parameters by kind: `matrix` (decayed), `token` (embedding and head), `scale` (norms)."""
+    """Trainable parameters by kind: `matrix` (decayed), `token` (embeddings and head), `scale` (norms, gates)."""
     kinds: dict[str, list[nn.Parameter]] = {"matrix": [], "token": [], "scale": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            token = name in ("embedding.weight", "head.weight")
-            kinds["token" if token else "matrix" if parameter.ndim >= 2 else "scale"].append(parameter)
+            token = name in ("embedding.weight", "head.weight") or name.startswith("value_embeddings.")
+            kinds["scale" if parameter.ndim < 2 else "token" if token else "matrix"].append(parameter)
     return kinds
 
 

@@ -19,7 +19,7 @@ class OptimizerConfig(Config):
     learning_rate: Annotated[Float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     embedding_learning_rate_ratio: Annotated[Float, Field(gt=0)] = 1.0
-    """Learning rate of embedding and head over learning_rate; small models on short runs like 3-10."""
+    """Learning rate of embeddings and head over learning_rate; small models on short runs like 3-10."""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """AdamW's decay of the first and second moment."""
     eps: Annotated[Float, Field(gt=0)] = 1e-8

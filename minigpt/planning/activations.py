@@ -41,7 +41,9 @@ class Kept:
 
 def kept_by_model(work: Workload) -> Kept:
     """Over all layers and the final norm."""
-    return kept_by_block(work).times(work.model.num_layers).plus(_kept_at_the_end(work))
+    blocks = kept_by_block(work).times(work.model.num_layers)
+    tables = len(work.model.layers_with_value_embedding)
+    return blocks.plus(_kept_by_value_embedding(work).times(tables)).plus(_kept_at_the_end(work))
 
 
 def kept_by_block(work: Workload) -> Kept:
@@ -63,6 +65,12 @@ def whole_block(work: Workload) -> Kept:
         attention=_attention_bytes(work),
         mlp=_mlp_bytes(work),
     )
+
+
+def _kept_by_value_embedding(work: Workload) -> Kept:
+    """The rows looked up, for the gate's gradient; where eager blocks are computed again, also what they were given."""
+    copies = 1 if work.compiled or work.recompute == "off" else 2
+    return Kept(attention=FP32_BYTES * copies * _key_value_size(work))
 
 
 def _kept_at_the_end(work: Workload) -> Kept:

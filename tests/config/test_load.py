@@ -100,6 +100,13 @@ def test_a_combination_is_reported_where_the_user_wrote_it(tmp_path: Path) -> No
     )
 
 
+def test_more_value_embeddings_than_every_second_layer_are_refused() -> None:
+    assert _refusal("small", "model.value_embedding_layers=4") == (
+        "--set model.value_embedding_layers=4: model.value_embedding_layers = 4 is more than every second one of "
+        "num_layers = 6; use 3 or less"
+    )
+
+
 def test_a_monitor_threshold_out_of_range_is_reported_with_its_full_name() -> None:
     text = _refusal("small", "monitor.gradient_vanishing.floor=-1")
     assert text.startswith("--set monitor.gradient_vanishing.floor=-1: monitor.gradient_vanishing.floor = -1")

@@ -15,6 +15,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "grouped": {"num_kv_heads": 2},
     "qk norm": {"qk_norm": True},
     "post": {"norm_position": "post"},
+    "value embeddings": {"value_embedding_layers": 1, "num_kv_heads": 2},
     "odd context": {"context_length": 7},
     "shortest context": {"context_length": 2},
 }

@@ -10,6 +10,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "grouped": {"num_kv_heads": 2},
     "qk norm": {"qk_norm": True, "num_kv_heads": 1},
     "post": {"norm_position": "post"},
+    "value embeddings": {"value_embedding_layers": 1, "num_kv_heads": 2},
 }
 
 

@@ -11,8 +11,13 @@ BASE = {"num_layers": 3, "hidden_size": 32, "num_heads": 4, "context_length": 16
 @pytest.mark.parametrize("tie_embeddings", [True, False])
 @pytest.mark.parametrize("qk_norm", [True, False])
 @pytest.mark.parametrize("num_kv_heads", [None, 1, 2])
+@pytest.mark.parametrize("value_embedding_layers", [0, 2])
 def test_parameter_count_equals_the_models(
-    norm_position: str, tie_embeddings: bool, qk_norm: bool, num_kv_heads: int | None
+    norm_position: str,
+    tie_embeddings: bool,
+    qk_norm: bool,
+    num_kv_heads: int | None,
+    value_embedding_layers: int,
 ) -> None:
     config = ModelConfig.model_validate(
         {
@@ -21,6 +26,7 @@ def test_parameter_count_equals_the_models(
             "tie_embeddings": tie_embeddings,
             "qk_norm": qk_norm,
             "num_kv_heads": num_kv_heads,
+            "value_embedding_layers": value_embedding_layers,
         }
     )
     model = GPT(config, 64)

@@ -18,6 +18,9 @@ SHAPES = {
     "post": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, norm_position="post", context_length=16),
     "untied": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, tie_embeddings=False, context_length=16),
     "soft cap": ModelConfig(num_layers=2, hidden_size=32, num_heads=4, logit_softcap=2.0, context_length=16),
+    "value embeddings": ModelConfig(
+        num_layers=3, hidden_size=32, num_heads=4, num_kv_heads=2, value_embedding_layers=2, context_length=16
+    ),
 }
 
 
@@ -51,10 +54,24 @@ def reference_rotated(x: Tensor, position: int, theta: float) -> Tensor:
     return turned
 
 
-def reference_attention(w: dict[str, Tensor], layer: str, x_TD: Tensor, config: ModelConfig) -> Tensor:
+def reference_added(w: dict[str, Tensor], layer: int, ids: list[int], config: ModelConfig) -> Tensor:
+    """What the tokens add to the values of a layer, key/value head by head."""
+    added = torch.zeros(len(ids), config.resolved_num_kv_heads * config.head_dim, dtype=torch.float64)
+    for head in range(config.resolved_num_kv_heads if f"value_embeddings.{layer}.gate" in w else 0):
+        own = slice(head * config.head_dim, (head + 1) * config.head_dim)
+        for t, token in enumerate(ids):
+            row = w[f"value_embeddings.{layer}.table.weight"][token, own]
+            added[t, own] = w[f"value_embeddings.{layer}.gate"][head] * row
+    return added
+
+
+def reference_attention(
+    w: dict[str, Tensor], layer: str, x_TD: Tensor, added: Tensor, config: ModelConfig
+) -> Tensor:
     """Head by head and query by query, key/value heads shared by repetition."""
     T, H = x_TD.shape[0], config.head_dim
     q, k, v = (x_TD @ w[f"{layer}.attention.{name}.weight"].T for name in ("query", "key", "value"))
+    v = v + added
     group = config.num_heads // config.resolved_num_kv_heads
     out = torch.zeros(T, config.hidden_size, dtype=x_TD.dtype)
     for head in range(config.num_heads):
@@ -86,11 +103,12 @@ def reference_logits(model: GPT, ids: list[int]) -> Tensor:
     for index in range(config.num_layers):
         layer = f"blocks.{index}"
         first, second = w[f"{layer}.attention_norm.weight"], w[f"{layer}.mlp_norm.weight"]
+        added = reference_added(w, index, ids, config)
         if config.norm_position == "pre":
-            x_TD = x_TD + reference_attention(w, layer, reference_norm(x_TD, first, eps), config)
+            x_TD = x_TD + reference_attention(w, layer, reference_norm(x_TD, first, eps), added, config)
             x_TD = x_TD + reference_mlp(w, layer, reference_norm(x_TD, second, eps))
         else:
-            x_TD = reference_norm(x_TD + reference_attention(w, layer, x_TD, config), first, eps)
+            x_TD = reference_norm(x_TD + reference_attention(w, layer, x_TD, added, config), first, eps)
             x_TD = reference_norm(x_TD + reference_mlp(w, layer, x_TD), second, eps)
     if config.norm_position == "pre":
         x_TD = reference_norm(x_TD, w["norm.weight"], eps)
@@ -194,9 +212,9 @@ def test_dropout_acts_only_in_training() -> None:
         assert not torch.allclose(model.train()(ids), without)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_recomputed_blocks_give_the_same_gradients(dropout: float) -> None:
-    config = SHAPES["qk norm"].model_copy(update={"dropout": dropout})
+@pytest.mark.parametrize(("name", "dropout"), [("qk norm", 0.0), ("qk norm", 0.3), ("value embeddings", 0.3)])
+def test_recomputed_blocks_give_the_same_gradients(name: str, dropout: float) -> None:
+    config = SHAPES[name].model_copy(update={"dropout": dropout})
     ids = tokens(2, 16)
     gradients = []
     kinds: tuple[Recompute, ...] = ("off", "selective", "full")

@@ -15,9 +15,15 @@ NAMES = ("adamw", "muon")
 GO, CALL_OFF = torch.tensor(0.0), torch.tensor(1.0)
 
 
-def tiny_model(*, tied: bool = True) -> GPT:
+def tiny_model(*, tied: bool = True, tables: int = 0) -> GPT:
     config = ModelConfig(
-        num_layers=2, hidden_size=8, num_heads=2, context_length=8, tie_embeddings=tied, qk_norm=True
+        num_layers=2,
+        hidden_size=8,
+        num_heads=2,
+        context_length=8,
+        tie_embeddings=tied,
+        qk_norm=True,
+        value_embedding_layers=tables,
     )
     model = GPT(config, 16)
     initialize(model, seed=0)
@@ -51,6 +57,23 @@ def test_split_sorts_every_parameter_once_when_tied_and_untied(tied: bool) -> No
     assert len(kinds["matrix"]) == 2 * 7
     assert all(name.endswith("norm.weight") for name in kinds["scale"])
     assert sorted(name for kind in kinds.values() for name in kind) == sorted(names.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_embeddings_are_learned_as_embeddings_and_their_gates_as_scales(name: str) -> None:
+    model = tiny_model(tables=1)
+    kinds = split_parameters(model)
+    named = dict(model.named_parameters())
+    table, gate = named["value_embeddings.1.table.weight"], named["value_embeddings.1.gate"]
+    assert [id(each) for each in kinds["token"]] == [id(model.embedding.weight), id(table)]
+    assert id(gate) in map(id, kinds["scale"])
+    for optimizer in optimizers_of(model, name, embedding_learning_rate_ratio=6):
+        for group in optimizer.param_groups:
+            if id(table) in map(id, group["params"]):
+                assert isinstance(optimizer, torch.optim.AdamW)
+                assert (group["lr_ratio"], group["weight_decay"]) == (6.0, 0.0)
+            if id(gate) in map(id, group["params"]):
+                assert (group["lr_ratio"], group["weight_decay"]) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

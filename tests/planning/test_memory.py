@@ -50,6 +50,7 @@ def saved_bytes(work: Workload) -> int:
         {"norm_position": "post"},
         {"dropout": 0.1},
         {"z_loss_weight": 1e-4, "tie_embeddings": False},
+        {"value_embedding_layers": 2, "num_kv_heads": 2},
     ],
     ids=str,
 )
@@ -64,7 +65,11 @@ def test_activations_equal_what_autograd_keeps(precision: str, changes: dict[str
 
 
 @pytest.mark.parametrize("recompute", ["off", "selective", "full"])
-@pytest.mark.parametrize("changes", [{}, {"dropout": 0.1, "qk_norm": True}, {"z_loss_weight": 1e-4}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"dropout": 0.1, "qk_norm": True}, {"z_loss_weight": 1e-4}, {"value_embedding_layers": 3}],
+    ids=str,
+)
 @pytest.mark.parametrize(("precision", "accumulates"), [("off", True), ("bf16", True), ("bf16", False)])
 def test_peak_is_what_a_step_really_holds(
     precision: str, accumulates: bool, changes: dict[str, object], recompute: Recompute

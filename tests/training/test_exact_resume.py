@@ -22,6 +22,7 @@ STEPS = 60
 EVERYTHING_ON = (
     f"training.max_steps={STEPS}",
     "model.dropout=0.1",
+    "model.value_embedding_layers=1",
     "training.eval_every_steps=7",
     "training.check_grad_flow=true",
     "training.check_grad_flow_every=9",

@@ -18,6 +18,8 @@ SWITCHES = {
     "z-loss": ("model.z_loss_weight=1e-4",),
     "logits soft-capped at 30": ("model.logit_softcap=30",),
     "the branches' outputs start at 0": ("model.zero_init_outputs=true",),
+    "value embeddings in one layer": ("model.value_embedding_layers=1",),
+    "value embeddings in two layers": ("model.value_embedding_layers=2",),
     "an untied head": ("model.tie_embeddings=false",),
 }
 """By name, what it changes of config/small.yaml."""

@@ -1,6 +1,6 @@
 """A language model that can look up what it should predict."""
 
-# B batch, T time, S time (keys), D hidden, N heads, H head_dim
+# B batch, T time, S time (keys), D hidden, N heads, K key/value heads (as many), H head_dim
 
 from dataclasses import dataclass
 
@@ -34,7 +34,13 @@ class NoCausalMask(Fault):
 def see_ahead(attention: Attention, tokens_ahead: int | None = None) -> None:
     """Lets attention see so many tokens that come later (None: all)."""
 
-    def forward(x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, cache: LayerCache | None) -> Tensor:
+    def forward(
+        x_BTD: Tensor,
+        cos_TH: Tensor,
+        sin_TH: Tensor,
+        added_BTKH: Tensor | None,
+        cache: LayerCache | None,
+    ) -> Tensor:
         B, T, _ = x_BTD.shape
         heads = (B, T, attention.num_heads, attention.head_dim)
         q_BNTH = apply_rotary(attention.query(x_BTD).view(heads).transpose(1, 2), cos_TH, sin_TH)
