@@ -43,7 +43,21 @@ def test_claims_do_not_hold_when_the_counts_are_others() -> None:
     found = claims(results({NONE: 0, CLIPPING: 10, WARMUP: 10, ALL: 10}))
 
     assert [claim.held for claim in found[:4]] == ["did not hold"] * 4
-    assert "8/10 lies outside that interval" in found[0].found
+    assert found[0].found == "0/10 (0-28 %) did; 0/10 (0-28 %) did or learnt nothing."
+
+
+def test_claims_hold_in_part_when_runs_fail_in_another_way() -> None:
+    stuck = [outcome([8.95] * 40, arm="", seed=seed, health="sick") for seed in range(6)]
+    good = [outcome(GOOD, seed=seed) for seed in range(6, 10)]
+
+    found = claims({NONE: [*stuck, *good], WARMUP: [*stuck, *good]})
+
+    # None blew up, six of ten learnt nothing: nearer to 8 of 10 than the blow-ups are, and no longer 0 of 10.
+    assert [claim.held for claim in found[:2]] == ["held in part", "held in part"]
+
+
+def test_two_runs_tell_nothing() -> None:
+    assert claims({NONE: [outcome(GOOD, seed=seed) for seed in range(2)]})[0].held == "cannot be told"
 
 
 def test_monitor_is_wrong_when_blown_up_runs_are_called_healthy() -> None:
@@ -52,9 +66,10 @@ def test_monitor_is_wrong_when_blown_up_runs_are_called_healthy() -> None:
     assert claims(wrong)[-1].held == "did not hold"
 
 
-def test_target_is_what_the_worst_arm_ends_with() -> None:
+def test_target_is_what_the_worst_arm_ends_with_where_it_trained() -> None:
     # Ends at 5 - .1 x 39 = 1.1; the last twentieth are two steps, at 1.2 and 1.1.
     found = {"worse": [outcome([2.0] * 40)], "better": [outcome(GOOD)], "blown": [outcome(BLOWN)]}
+    found["stuck"] = [outcome([9.0] * 40)]
 
     assert target_loss(found) == pytest.approx(2.0)
 
