@@ -20,7 +20,12 @@ def facts_of(
         max_grad_norm=config.training.max_grad_norm,
         learning_rate=config.optimizer.learning_rate,
         precision=precision,
-        in_force=frozenset(f"{key}=true" for key, on in switches.items() if on),
+        in_force=frozenset(
+            [
+                *(f"{key}=true" for key, on in switches.items() if on),
+                f"model.norm_position={config.model.norm_position}",
+            ]
+        ),
         vocab_size=vocab_size,
         unigram_loss=unigram_loss,
         optimizer=config.optimizer.name,

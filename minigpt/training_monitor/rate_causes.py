@@ -113,5 +113,6 @@ def causes_of_stillness(case: Circumstances) -> list[Cause]:
         ratio = case.latest.get("update_ratio", 0.0)
         if not causes and 0.0 < ratio < TINY_UPDATE_RATIO:
             return [Cause("learning_rate_too_low", 3.0, (("because.update_size", {"value": ratio}),))]
-        causes.append(Cause("not_learning", 2.5))
+        collapsed = case.evidence("loss_plateau", "unigram") is not None
+        causes.append(Cause("blocks_collapsed" if collapsed else "not_learning", 2.5))
     return causes

@@ -100,6 +100,15 @@ def test_remedy_leaves_the_cause_open_when_nothing_is_learnt_with_usual_updates(
     assert diagnosis.causes[0] == "not_learning"
 
 
+@pytest.mark.parametrize("position", ["pre", "post"])
+def test_remedy_is_a_lower_rate_when_only_the_frequencies_were_learnt(position: str) -> None:
+    facts = RunFacts(learning_rate=1e-2, in_force=frozenset([f"model.norm_position={position}"]))
+    diagnosis = told("loss_plateau", {"value": 5.9, "unigram": 5.8}, facts)
+    assert diagnosis.causes[0] == "blocks_collapsed"
+    other = ["model.norm_position=pre"] if position == "post" else []
+    assert settings(diagnosis) == ["optimizer.learning_rate=0.005", *other]
+
+
 def test_remedy_is_to_clip_outliers_only_when_every_step_is_clipped() -> None:
     evidence: Evidence = {"value": 0.6, "threshold": 1e-6, "ratio": 5e5}
     diagnosis = told("clip_saturation", evidence)

@@ -145,6 +145,34 @@ def test_what_the_run_said_of_signals_that_its_record_lacks_counts(tmp_path: Pat
     assert "(said while it ran)" in text
 
 
+def test_a_plateau_is_told_by_the_run_that_knew_the_frequencies_and_not_again_by_its_record(
+    tmp_path: Path,
+) -> None:
+    stuck = [(step, 5.5, norm) for step, _, norm in healthy(300, 1)]
+    write_metrics(tmp_path / "metrics.jsonl", stuck)
+    data = {
+        "status": "sustained",
+        "opened_at": 200,
+        "length": 100,
+        "evidence": {},
+        "incident": 1,
+        "cause": "c",
+    }
+    event = {
+        "step": 300,
+        "kind": "anomaly",
+        "name": "loss_plateau",
+        "text": "⚠️ Anomaly detected at step 200: loss_plateau\n   Seen: x",
+        "interrupts": True,
+        "data": data,
+    }
+    (tmp_path / "events.jsonl").write_text(json.dumps(event), encoding="utf-8")
+    verdict, _ = judged(tmp_path)
+    assert [(reason.key, reason.values["name"]) for reason in verdict.reasons] == [
+        ("open_at_end", "loss_plateau")
+    ]
+
+
 def test_a_run_that_its_monitor_stopped_is_sick(tmp_path: Path) -> None:
     write_metrics(tmp_path / "metrics.jsonl", healthy(50, 1))
     event = {"step": 50, "kind": "action", "name": "stop", "text": "too many skips", "data": {}}

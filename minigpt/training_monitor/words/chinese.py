@@ -167,6 +167,7 @@ CAUSES: dict[str, str] = {
     "scaler_stuck": "缩放器没有降低缩放系数：未调用 scaler.update()，或其结果被覆盖",
     "objective_changed": "损失被推高而不是降低：符号错误、目标函数改变，或目标的含义变了",
     "backward_fades": "反向信号逐渐消失：某条路径饱和或被 detach、损失被屏蔽，或过深而缺少残差",
+    "blocks_collapsed": "各层不再传递前文信息：学习率过高，在早期就把它们打坏了",
     "not_learning": "模型没有学到东西：学习率、数据或初始化",
     "weights_not_finite": "权重中已有 NaN 或无穷",
     "forward_overflow": "前向计算溢出（注意力 logits 或激活过大）",

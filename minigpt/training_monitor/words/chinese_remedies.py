@@ -52,6 +52,8 @@ REMEDIES: dict[str, str] = {
     "排除 fp16 的影响：--set training.mixed_precision=off\n"
     "若损失仍在下降，可调低下限：--set monitor.gradient_vanishing.floor={lower_floor}",
     "objective_changed": "检查该步前后损失函数与目标有何变化\n回到出错之前：--resume healthy",
+    "blocks_collapsed": "降低学习率：--set optimizer.learning_rate={lower_lr}\n"
+    "改用 Pre-Norm：--set model.norm_position=pre",
     "not_learning": "提高学习率：--set optimizer.learning_rate={higher_lr}\n"
     "查看哪些参数有梯度：--set training.check_grad_flow=true",
     "weights_not_finite": "回到最后一个健康的检查点：--resume healthy",

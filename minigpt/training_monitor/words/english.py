@@ -185,6 +185,7 @@ CAUSES: dict[str, str] = {
     "something else",
     "backward_fades": "the backward signal fades: a saturated or detached path, a masked loss, or too deep without a "
     "residual path",
+    "blocks_collapsed": "the blocks pass on nothing of the text before: an early blow that this learning rate dealt",
     "not_learning": "the model learns nothing: learning rate, data or initialization",
     "weights_not_finite": "a weight is already NaN or infinite",
     "forward_overflow": "a value overflowed in the forward pass (attention logits or activations grown too large)",

@@ -59,6 +59,8 @@ REMEDIES: dict[str, str] = {
     "if the loss does fall, lower the floor: --set monitor.gradient_vanishing.floor={lower_floor}",
     "objective_changed": "look at what changed in the loss and in the targets at that step\n"
     "go back to before it: --resume healthy",
+    "blocks_collapsed": "lower the learning rate: --set optimizer.learning_rate={lower_lr}\n"
+    "use Pre-Norm: --set model.norm_position=pre",
     "not_learning": "raise the learning rate: --set optimizer.learning_rate={higher_lr}\n"
     "see which parameters get gradients: --set training.check_grad_flow=true",
     "weights_not_finite": "go back to the last healthy checkpoint: --resume healthy",
