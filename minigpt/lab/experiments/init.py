@@ -18,10 +18,10 @@ from minigpt.lab.experiments.initializations import (
     fill_embedding,
     normal,
 )
-from minigpt.lab.experiments.intervals import mean_of
+from minigpt.lab.experiments.intervals import Ratio, mean_of
 from minigpt.lab.experiments.layers import look_at_layers, number
 from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS, Outcome
-from minigpt.lab.experiments.ratios import Ratio, paired, ratio_of
+from minigpt.lab.experiments.ratios import paired, ratio_of
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.verdicts import verdict_text
 

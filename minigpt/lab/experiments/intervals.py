@@ -49,6 +49,37 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A geometric mean of ratios, and the 95 % interval of the true one (Student's t over the logs).
+
+    NaN where there is nothing to compare; with a single ratio `low` and `high` are that one.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+    at_least: bool = False
+    """Whether it is only a bound: the larger number was not waited for."""
+
+    @property
+    def is_larger(self) -> bool:
+        """Whether the first numbers are larger by more than chance, which takes two ratios to tell."""
+        return self.count > 1 and self.low > 1
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether they are smaller by more than chance."""
+        return self.count > 1 and self.high < 1
+
+    def text(self) -> str:
+        if not math.isfinite(self.value):
+            return "-"
+        around = f" ({self.low:.3g} to {self.high:.3g})" if self.count > 1 else ""
+        return f"{'at least ' if self.at_least else ''}{self.value:.3g}{around}"
+
+
+@dataclass(frozen=True)
 class Share:
     """So many of so many, with the 95 % interval of the true share (Wilson 1927)."""
 

@@ -116,8 +116,8 @@ def _ratios(results: Results) -> Table:
     rows: list[list[Cell]] = [
         [
             duel.post.setting,
-            *(variance_ratio(results, duel, reading).text() for reading in READINGS),
-            speed_ratio(results, duel).text(),
+            *(variance_ratio(results, duel, reading) for reading in READINGS),
+            speed_ratio(results, duel),
             loss_difference(results, duel.post, duel.pre),
         ]
         for duel in duels_in(results, CASES)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from minigpt.lab.experiments.experiment import Claim, Held, Results
-from minigpt.lab.experiments.intervals import Mean
+from minigpt.lab.experiments.intervals import Mean, Ratio
 from minigpt.lab.experiments.norm_measures import (
     COLD,
     POST,
@@ -22,7 +22,7 @@ from minigpt.lab.experiments.norm_measures import (
     speed_ratio,
     variance_ratio,
 )
-from minigpt.lab.experiments.ratios import Ratio, ratio_of
+from minigpt.lab.experiments.ratios import ratio_of
 
 VARIANCE_CLAIMED = 3.0
 """Post-Norm's gradient variance : Pre-Norm's; 0.35 : 0.11 is the same."""

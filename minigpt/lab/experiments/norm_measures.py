@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minigpt.lab.experiments.experiment import Results
-from minigpt.lab.experiments.intervals import Mean, mean_of
+from minigpt.lab.experiments.intervals import Mean, Ratio, mean_of
 from minigpt.lab.experiments.layers import number
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.ratios import Ratio, paired, ratio_of
+from minigpt.lab.experiments.ratios import paired, ratio_of
 
 PRE, POST = "Pre-Norm", "Post-Norm"
 COLD, WARM = "no warm-up", "warm-up"

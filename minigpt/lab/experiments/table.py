@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minigpt.lab.experiments.intervals import Mean, Share
+from minigpt.lab.experiments.intervals import Mean, Ratio, Share
 
-Cell = Mean | Share | float | int | str | None
+Cell = Mean | Ratio | Share | float | int | str | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _text(cell: Cell, form: str) -> str:
             return "-"
         case Mean():
             return cell.text(form)
-        case Share():
+        case Share() | Ratio():
             return cell.text()
         case float():
             return format(cell, form) if math.isfinite(cell) else "not finite"
@@ -81,6 +81,14 @@ def _parts(name: str, cell: Cell) -> Mapping[str, Any]:
     match cell:
         case Mean():
             low, high = (None, None) if cell.half_width is None else (cell.low, cell.high)
+            return {
+                name: _finite(cell.value),
+                f"{name} low": low,
+                f"{name} high": high,
+                f"{name} runs": cell.count,
+            }
+        case Ratio():
+            low, high = (_finite(cell.low), _finite(cell.high)) if cell.count > 1 else (None, None)
             return {
                 name: _finite(cell.value),
                 f"{name} low": low,

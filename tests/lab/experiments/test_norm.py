@@ -9,6 +9,7 @@ from torch import nn
 
 from minigpt.lab.experiments.experiment import Results
 from minigpt.lab.experiments.initializations import FILLS, XAVIER, fill_blocks
+from minigpt.lab.experiments.intervals import Ratio
 from minigpt.lab.experiments.norm import CASES, EXPERIMENT, tables
 from minigpt.lab.experiments.norm_claims import claims_on, ratio_claim
 from minigpt.lab.experiments.norm_measures import (
@@ -30,7 +31,7 @@ from minigpt.lab.experiments.norm_measures import (
     variance_ratio,
 )
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.ratios import Ratio, ratio_of
+from minigpt.lab.experiments.ratios import ratio_of
 from minigpt.lab.experiments.report import draw
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from minigpt.lab.experiments.intervals import Mean, Share, mean_of
+from minigpt.lab.experiments.intervals import Mean, Ratio, Share, mean_of
 from minigpt.lab.experiments.table import columns_of
 
 
@@ -57,3 +57,10 @@ def test_table_is_the_same_for_people_spreadsheets_and_programs() -> None:
         "arm": "b", "loss": 2.0, "loss low": None, "loss high": None, "loss runs": 1,
         "blown up": 0, "blown up of": 2, "note": None,
     }  # fmt: skip
+
+
+def test_ratio_takes_its_interval_into_the_files_where_it_has_one() -> None:
+    table = columns_of(["x"], [[Ratio(2.0, 1.5, 3.0, 4)], [Ratio(2.0, 2.0, 2.0, 1)]], "Ratios")
+
+    assert table.markdown().splitlines()[4:] == ["| 2 (1.5 to 3) |", "| 2            |"]
+    assert table.csv().splitlines() == ["x,x low,x high,x runs", "2.0,1.5,3.0,4", "2.0,,,1"]
