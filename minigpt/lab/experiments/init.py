@@ -21,7 +21,8 @@ from minigpt.lab.experiments.initializations import (
 from minigpt.lab.experiments.intervals import Ratio, mean_of
 from minigpt.lab.experiments.layers import look_at_layers, number
 from minigpt.lab.experiments.outcome import LAST_SHARE, SMOOTHED_STEPS, Outcome
-from minigpt.lab.experiments.ratios import paired, ratio_of
+from minigpt.lab.experiments.pairs import loss_difference, signed
+from minigpt.lab.experiments.ratios import ratio_of
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.verdicts import verdict_text
 
@@ -171,15 +172,13 @@ def evenness_claim(results: Results) -> Claim:
 def kaiming_claim(results: Results) -> Claim:
     """Whether Kaiming's final loss is lower than each of the others' by more than chance, seed by seed."""
     above = {
-        name: mean_of(
-            [one.final_loss - kaiming.final_loss for one, kaiming in paired(results, name, KAIMING)]
-        )
+        name: loss_difference(results[name], results.get(KAIMING, ()))
         for name in results
         if name != KAIMING and results[name]
     }
     better = [mean.half_width is not None and mean.low > 0 for mean in above.values()]
     held: Held = "held" if all(better) else "held in part" if any(better) else "did not hold"
-    said = ", ".join(f"{name} {mean.text('+.2f')}" for name, mean in above.items())
+    said = ", ".join(f"{name} {signed(mean, '.2f')}" for name, mean in above.items())
     return Claim(
         text="for Transformers Kaiming is recommended",
         held=held if any(mean.half_width is not None for mean in above.values()) else "cannot be told",
@@ -200,22 +199,26 @@ def verdict_claim(results: Results) -> Claim:
     share = f"{runs - len(wrong)} of {runs} right"
     held: Held = "held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold"
     return Claim(
-        text=f"the monitor speaks of first weights that cost {WORSE} nats or more, and of no others (ours)",
+        text=f"the monitor speaks of first weights that cost {WORSE} nats or more (by more than chance), and of no "
+        "others (ours)",
         held=held,
         found=f"bad here: {', '.join(bad) or 'none'}; {share}{'; ' if wrong else ''}{'; '.join(wrong[:6])}.",
     )
 
 
 def bad_arms(results: Results) -> list[str]:
-    """Those with a blown-up run, or a final loss WORSE or more above the best arm's, by their means."""
+    """Those with a blown-up run, or whose final loss is WORSE or more above the best arm's, and by more than chance."""
     means = {
         name: mean_of([one.final_loss for one in found]).value for name, found in results.items() if found
     }
-    best = min((mean for mean in means.values() if math.isfinite(mean)), default=math.nan)
+    best = min((name for name in means if math.isfinite(means[name])), key=means.__getitem__, default=None)
+    above = {name: loss_difference(results[name], results.get(best or "", ())) for name in means}
     return [
         name
-        for name, mean in means.items()
-        if any(one.blew_up for one in results[name]) or not mean < best + WORSE
+        for name, mean in above.items()
+        if any(one.blew_up for one in results[name])
+        or not math.isfinite(means[name])
+        or (mean.value >= WORSE and mean.half_width is not None and mean.low > 0)
     ]
 
 

@@ -22,6 +22,7 @@ from minigpt.lab.experiments.norm_measures import (
     speed_ratio,
     variance_ratio,
 )
+from minigpt.lab.experiments.pairs import signed
 from minigpt.lab.experiments.ratios import ratio_of
 
 VARIANCE_CLAIMED = 3.0
@@ -143,7 +144,7 @@ def _warm_up_claim(results: Results, cold: Sequence[Duel]) -> Claim:
     said = "; ".join(
         f"{norm}: "
         + (
-            ", ".join(f"{setting} {mean.text('+.2f')}" for setting, mean in means.items() if mean.count)
+            ", ".join(f"{setting} {signed(mean, '.2f')}" for setting, mean in means.items() if mean.count)
             or "-"
         )
         for norm, means in cost.items()
