@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fuzz.bench import bench
 from tests.fuzz.lines import all_lines, any_line, commands
-from tests.fuzz.trial import judged_line, stopping_after
+from tests.fuzz.trial import judged_line, stopping_after, stopping_experiments
 from tests.training.tiny_run import Workshop
 
 EVERY = 61
@@ -24,7 +24,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 def _judge(line: list[str], workshop: Workshop) -> None:
     shutil.rmtree(workshop.folder / "new", ignore_errors=True)
-    with stopping_after(2):
+    with stopping_after(2), stopping_experiments():
         assert judged_line(line) is None, line
 
 

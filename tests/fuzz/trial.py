@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from minigpt.checkpoint.files import checkpoints_by_step
 from minigpt.cli.main import USER_ERROR, run
 from minigpt.config.load import load_config
+from minigpt.lab.experiments import run as experiment_run
+from minigpt.lab.lr_find import sweep
 from minigpt.training import pretrain
 from minigpt.training.ending import STOPPED_BY_MONITOR
 from minigpt.training.run import Run
@@ -84,17 +86,35 @@ def _bounded(seconds: int) -> Iterator[None]:
 def stopping_after(step: int) -> Iterator[None]:
     """Ctrl-C while `step` is trained, in each run that is built meanwhile."""
     own: Callable[..., Run] = vars(pretrain)["build_run"]
+    builders = (vars(pretrain), vars(sweep))
 
     def build(*arguments: Any, **named: Any) -> Run:
         built = own(*arguments, **named)
         before_step(built, step, lambda: setattr(built.interrupt, "signal", signal.SIGINT))
         return built
 
-    vars(pretrain)["build_run"] = build
+    for module in builders:
+        module["build_run"] = build
     try:
         yield
     finally:
-        vars(pretrain)["build_run"] = own
+        for module in builders:
+            module["build_run"] = own
+
+
+@contextlib.contextmanager
+def stopping_experiments() -> Iterator[None]:
+    """Ctrl-C when an experiment of the lab is about to begin its dozens of trainings, which run in other processes."""
+    own = vars(experiment_run)["outcomes"]
+
+    def stop(*arguments: Any) -> Never:
+        raise KeyboardInterrupt
+
+    vars(experiment_run)["outcomes"] = stop
+    try:
+        yield
+    finally:
+        vars(experiment_run)["outcomes"] = own
 
 
 def tried(

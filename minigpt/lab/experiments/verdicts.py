@@ -48,7 +48,7 @@ def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "th
     wrong = disagreements((one for found in results.values() for one in found), broken)
     runs = sum(len(found) for found in results.values())
     return Claim(
-        text=f"the monitor calls {called} sick, and no other (ours)",
+        text=f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)",
         held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
         found="all of them right."
         if not wrong
