@@ -29,6 +29,11 @@ ALLOWED = {
     ("minigpt/lab/drill/trace.py", "pickle"),
     # runs the user's own scenarios: lab drill --faults
     ("minigpt/lab/drill/catalogue.py", "importlib.util.spec_from_file_location"),
+    # the experiments of the lab by their names, and the user's own: lab run FILE
+    ("minigpt/lab/experiments/registry.py", "importlib.import_module"),
+    ("minigpt/lab/experiments/registry.py", "importlib.util.spec_from_file_location"),
+    # lab layers, on anybody's weights: a format without code, read by its own library
+    ("minigpt/lab/layers/read.py", "safetensors"),
     # fixed commands: the memory of a Mac, the versions that a run takes down, `minigpt` itself
     ("minigpt/planning/available.py", "subprocess"),
     ("minigpt/training/environment.py", "subprocess"),
