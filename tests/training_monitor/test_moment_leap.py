@@ -183,3 +183,43 @@ def test_leap_is_told_as_ever_when_numbers_were_broken_before(broken: str, bad: 
         return replace(now, **spoil)
 
     assert list(told(spoilt)) == [AT + 2]
+
+
+def of_layers(step: int, *, spike: float, spiking: tuple[str, ...] = LAYERS) -> StepSignals:
+    """A leap of all updates; in the step whose update it is, those layers' gradients were `spike` times their normal.
+
+    Their gradients are a thousandth of the embedding's: the whole one's norm shows nothing of it.
+    """
+    chance = random.Random(step)
+    norms = {name: chance.lognormvariate(0, 0.2) * (1.0 if name == "embedding" else 1e-3) for name in LAYERS}
+    if step == AT - 1:
+        norms = {name: norm * (spike if name in spiking else 1.0) for name, norm in norms.items()}
+    return replace(signals(step, leap=4.0), group_norms=norms)
+
+
+@pytest.mark.parametrize("spike", [3.0, 1000.0])
+def test_leap_is_silent_when_the_layers_own_gradients_made_it(spike: float) -> None:
+    assert not told(lambda step: of_layers(step, spike=spike))
+    blocks = LAYERS[1:4]
+    assert not told(lambda step: of_layers(step, spike=spike, spiking=blocks)), "three of five are explained"
+
+
+def test_leap_is_told_when_the_layers_gradients_are_as_they_were() -> None:
+    assert list(told(lambda step: of_layers(step, spike=1.0))) == [AT + 2]
+    assert list(told(lambda step: of_layers(step, spike=1.5))) == [AT + 2], "too little for a leap of 4"
+    assert list(told(lambda step: of_layers(step, spike=1000.0, spiking=("head",)))) == [AT + 2]
+
+
+def test_leap_is_told_after_a_state_without_the_layers_gradients() -> None:
+    """The first checkpoints that had this state."""
+    detector, last, found = MomentLeap(1.4, 16, 16), LastStep(), []
+    for step in range(1, 60):
+        now = of_layers(step, spike=1.0)
+        if step == 30:
+            state = {name: each for name, each in detector.state_dict().items() if "grads" not in name}
+            detector = MomentLeap(1.4, 16, 16)
+            detector.load_state_dict(state)
+        if last.step is not None and detector.observe(now, last) is not None:
+            found.append(step)
+        last.take(now)
+    assert found == [AT + 2]

@@ -1,5 +1,6 @@
 """The leap that updates make when an optimizer begins with fresh moments, and how it settles."""
 
+from collections.abc import Mapping
 from math import exp, inf, isfinite, log
 from typing import Any
 
@@ -18,7 +19,9 @@ MOST = 400.0
 LARGE = 8.0
 """A leap that changes the loss itself."""
 STEADY = log(1.6)
-"""Gradient norm and learning rate within this factor of what they were have not changed."""
+"""Gradient norms and learning rate within this factor of what they were have not changed."""
+EXPLAINED = 0.5
+"""A layer's gradient that changed by this share of its update's leap (log space) may be what moved it."""
 STEADY_LOSS = log(1.05)
 ALIKE = 0.4
 """A layer leaps with the others from this share of the middle leap on (log space)."""
@@ -41,6 +44,8 @@ class MomentLeap:
         self._min_history = min_history
         self._patience = patience
         self._layers: dict[str, float] = {}
+        self._layer_grads: dict[str, float] = {}
+        self._grads_before: dict[str, float] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -50,11 +55,14 @@ class MomentLeap:
         self._first: float | None = None
         self._waited = 0
         self._layers.clear()
+        self._layer_grads.clear()
+        self._grads_before.clear()
 
     def observe(self, signals: StepSignals, last: LastStep) -> float | None:
         """How many times their normal the updates had become, at the step that shows it; None: nothing to say."""
         found = self._judge(signals, last)
         self._loss_before = signals.loss if isfinite(signals.loss) else None
+        self._grads_before = _logs(signals.group_norms, 1.0)
         return found
 
     def _judge(self, signals: StepSignals, last: LastStep) -> float | None:
@@ -99,16 +107,24 @@ class MomentLeap:
         loss = self._loss_before if abs(off) > log(LARGE) and self._loss_before else signals.loss
         if loss <= 0.0 or abs(log(loss) - self._loss) > STEADY_LOSS:
             return False
-        layers = self._per_layer(signals, last.lr)
-        leaps = [layers[name] - self._layers[name] for name in layers if name in self._layers]
-        middle = median(leaps) if leaps else 0.0
+        layers = _logs(signals.update_ratios, last.lr)
+        leaps = {name: layers[name] - self._layers[name] for name in layers if name in self._layers}
+        middle = median(list(leaps.values())) if leaps else 0.0
         if abs(middle) < self._least:
             return False
-        return sum(leap / middle > ALIKE for leap in leaps) >= MOST_LAYERS * len(leaps)
+        alike = [name for name, leap in leaps.items() if leap / middle > ALIKE and self._unmoved(name, leap)]
+        return len(alike) >= MOST_LAYERS * len(leaps)
 
-    def _per_layer(self, signals: StepSignals, lr: float) -> dict[str, float]:
-        ratios = signals.update_ratios.items()
-        return {name: log(ratio / lr) for name, ratio in ratios if 0.0 < ratio < inf}
+    def _unmoved(self, name: str, leap: float) -> bool:
+        """Whether the layer's own gradient, of which the whole one's norm may show nothing, cannot have made its leap.
+
+        Gradients of a collapsed model's blocks, thousands of times smaller than its embedding's, come back for a step.
+        """
+        usual = self._layer_grads.get(name)
+        before = self._grads_before.get(name)
+        if usual is None or before is None:
+            return True
+        return abs(before - usual) <= max(STEADY, EXPLAINED * abs(leap))
 
     def _accept(self, signals: StepSignals, last: LastStep, update: float) -> None:
         rate = max(SMOOTHING, 1 / (self._accepted + 1))
@@ -120,9 +136,8 @@ class MomentLeap:
             self._loss += rate * (log(signals.loss) - self._loss)
         if self._accepted < self._min_history or self._accepted % EVERY == 0:
             rate = max(1 - (1 - SMOOTHING) ** EVERY, rate)
-            for name, value in self._per_layer(signals, last.lr).items():
-                usual = self._layers.get(name, value)
-                self._layers[name] = usual + rate * (value - usual)
+            _follow(self._layers, _logs(signals.update_ratios, last.lr), rate)
+            _follow(self._layer_grads, self._grads_before, rate)
         self._accepted += 1
 
     def rebase(self) -> None:
@@ -130,12 +145,28 @@ class MomentLeap:
         self._forget()
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, f"_{name}") for name in STATE} | {"layers": dict(self._layers)}
+        return {name: getattr(self, f"_{name}") for name in STATE} | {
+            name: dict(getattr(self, f"_{name}")) for name in BY_LAYER
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in STATE:
             setattr(self, f"_{name}", state[name])
-        self._layers = dict(state["layers"])
+        for name in BY_LAYER:
+            # The first checkpoints had no gradients: those are learnt anew.
+            setattr(self, f"_{name}", dict(state.get(name, {})))
 
 
 STATE = ("accepted", "mean", "deviation", "grad", "loss", "loss_before", "first", "waited")
+BY_LAYER = ("layers", "layer_grads", "grads_before")
+
+
+def _logs(values: Mapping[str, float], unit: float) -> dict[str, float]:
+    """By layer, in units; without those that have no logarithm."""
+    return {name: log(value / unit) for name, value in values.items() if 0.0 < value < inf}
+
+
+def _follow(usual: dict[str, float], values: Mapping[str, float], rate: float) -> None:
+    for name, value in values.items():
+        before = usual.get(name, value)
+        usual[name] = before + rate * (value - before)
