@@ -15,7 +15,7 @@ COMMANDS = {
     "stability": "Which measures keep runs from blowing up: none, clipping, warm-up, everything.",
     "precision": "fp32, bf16, and fp16 with and without a loss scale: speed, memory, loss, underflow.",
     "norm": "Pre-Norm and Post-Norm over depths, with and without warm-up: gradients, steps to a loss.",
-    "init": "First weights of six schools: gradients by depth, first loss, and what the monitor says.",
+    "init": "First weights of nine schools: gradients by depth, first loss, and what the monitor says.",
     "accumulate": "Micro-batches against the one large batch: gradients, curves, memory.",
     "sensitivity": "Final loss over learning rates with and without QK-norm, z-loss, warm-up.",
 }

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from minigpt.lab.experiments.gradients import first_sequences, in_micro_batches
 from minigpt.lab.experiments.held_bytes import forget_peak, peak_of, saved_bytes, state_bytes
 from minigpt.lab.experiments.turns import in_turns, precision_of, whole_step
+from minigpt.lab.gradients import first_sequences, in_micro_batches
 from minigpt.training.precision import Precision
 from minigpt.training.run import Run
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
 
-from minigpt.lab.experiments.gradients import Pair
+from minigpt.lab.gradients import Pair
 from minigpt.model.gpt import GPT
 from minigpt.training.precision import Precision
 from minigpt.training.run import Run

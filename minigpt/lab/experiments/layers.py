@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minigpt.lab.gradients import loss_and_gradient, norm
 from minigpt.training.run import Run
 from minigpt.training_monitor.untouched import untouched
 
@@ -23,28 +24,22 @@ def look_at_layers(run: Run) -> Mapping[str, Any]:
     states and `.grad` end as they were. None stands for what is not finite.
     """
     model, rms = run.model, _Rms(len(run.model.blocks))
-    named = list(model.named_parameters())
-    summed = [torch.zeros_like(parameter) for _, parameter in named]
-    cross_entropy = torch.zeros((), device=run.world.device)
-    batches = run.loader.step_at(0)
+    pairs = [
+        (batch.inputs_BT.to(run.world.device), batch.targets_BT.to(run.world.device))
+        for batch in run.loader.step_at(0).micro_batches
+    ]
     with untouched(model), rms.watching(model.blocks):
-        for batch in batches.micro_batches:
-            inputs_BT, targets_BT = (x.to(run.world.device) for x in (batch.inputs_BT, batch.targets_BT))
-            with run.precision.autocast():
-                sums = model(inputs_BT, targets_BT)
-            gradients = torch.autograd.grad(sums.total / batches.targets, [each for _, each in named])
-            torch._foreach_add_(summed, list(gradients))
-            cross_entropy += sums.cross_entropy.detach()
-    norms = {name: float(gradient.double().norm()) for (name, _), gradient in zip(named, summed, strict=True)}
+        loss, gradient = loss_and_gradient(model, pairs, run.precision)
+    norms = {name: norm({name: one}) for name, one in gradient.items()}
     of_block = [
-        math.hypot(*(norm for name, norm in norms.items() if name.startswith(f"blocks.{index}.")))
+        math.hypot(*(size for name, size in norms.items() if name.startswith(f"blocks.{index}.")))
         for index in range(len(model.blocks))
     ]
     return {
-        "loss": _finite(float(cross_entropy) / batches.targets),
+        "loss": _finite(loss),
         "total": _finite(math.hypot(*norms.values())),
         "embedding": _finite(norms["embedding.weight"]),
-        "blocks": [_finite(norm) for norm in of_block],
+        "blocks": [_finite(size) for size in of_block],
         "stream": [_finite(value) for value in rms.means("stream")],
         "branch": [_finite(value) for value in rms.means("branch")],
     }

@@ -24,6 +24,7 @@ from minigpt.lab.experiments.norm_measures import (
 )
 from minigpt.lab.experiments.pairs import signed
 from minigpt.lab.experiments.ratios import ratio_of
+from minigpt.lab.experiments.verdicts import claim_of_agreement
 
 VARIANCE_CLAIMED = 3.0
 """Post-Norm's gradient variance : Pre-Norm's; 0.35 : 0.11 is the same."""
@@ -167,8 +168,7 @@ def _verdict_claim(results: Results) -> Claim:
         for one in ran
         if failed(one) != (one.health == "sick")
     ]
-    return Claim(
-        text="the monitor calls sick the runs that blew up or learnt nothing of the context, and no other (ours)",
-        held="held" if not wrong else "held in part" if len(wrong) < len(ran) / 2 else "did not hold",
-        found=f"{len(ran) - len(wrong)} of {len(ran)} right{'; ' if wrong else ''}{'; '.join(wrong[:4])}.",
+    text = (
+        "the monitor calls sick the runs that blew up or learnt nothing of the context, and no other (ours)"
     )
+    return claim_of_agreement(text, wrong, len(ran))

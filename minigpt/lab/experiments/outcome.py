@@ -58,6 +58,8 @@ class Outcome:
     """Of a model that knows only how frequent each token is: the entropy of the text's tokens."""
     before: Mapping[str, Any] = field(default_factory=dict)
     after: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    """Hardware, software, and the day it ended."""
 
     @property
     def final_loss(self) -> float:
@@ -122,6 +124,7 @@ def outcome_of(
     unigram_loss: float,
     before: Mapping[str, Any],
     after: Mapping[str, Any],
+    where: str,
 ) -> Outcome:
     """Read what the run in `run_dir` recorded, and have the monitor judge it."""
     steps = [json.loads(line) for line in (run_dir / METRICS_NAME).read_text("utf-8").splitlines()]
@@ -152,6 +155,7 @@ def outcome_of(
         unigram_loss=unigram_loss,
         before=before,
         after=after,
+        where=where,
     )
 
 

@@ -1,22 +1,16 @@
 """An experiment's results on disk and for the reader."""
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from minigpt.atomic import write_text_atomically
-from minigpt.distributed.device import device_title
 from minigpt.errors import MissingExtraError
 from minigpt.lab.experiments.experiment import Claim, Experiment, Results
 from minigpt.lab.experiments.table import Table
-from minigpt.training.environment import cpu_model
+from minigpt.lab.where import all_of
 
 
 def check_drawing() -> None:
@@ -46,7 +40,7 @@ def write_results(
     found: dict[str, Any] = {
         "experiment": experiment.name,
         "command": command,
-        "where": where(),
+        "where": _where(results),
         "tables": [table.plain() for table in tables],
         "claims": [asdict(claim) for claim in claims],
     }
@@ -67,8 +61,12 @@ def report(
     lines += [experiment.definitions, ""]
     for claim in claims:
         lines += [f"- Claim: {claim.text}. {claim.held[0].upper()}{claim.held[1:]}: {claim.found}"]
-    lines += ["", f"{runs} trainings by `{command}`. {where()}"]
+    lines += ["", f"{runs} training{'s' if runs != 1 else ''} by `{command}`. {_where(results)}."]
     return "\n".join(lines)
+
+
+def _where(results: Results) -> str:
+    return all_of(one.where for found in results.values() for one in found)
 
 
 def draw(experiment: Experiment, results: Results, path: Path) -> None:
@@ -78,13 +76,3 @@ def draw(experiment: Experiment, results: Results, path: Path) -> None:
     figure = Figure(figsize=experiment.figure_inches, layout="constrained")
     experiment.draw(results, figure)
     figure.savefig(path, dpi=120)
-
-
-def where() -> str:
-    """Hardware, software and day."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    title = device_title(device) if device.type == "cuda" else f"{os.cpu_count()} cores of {cpu_model()}"
-    return (
-        f"{title}, torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}, "
-        f"{datetime.now(UTC).date().isoformat()}."
-    )

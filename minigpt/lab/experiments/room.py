@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from minigpt.lab.experiments.cost import fp32_on
-from minigpt.lab.experiments.gradients import Pair, first_sequences, in_micro_batches
 from minigpt.lab.experiments.held_bytes import (
     forget_peak,
     largest_within,
@@ -16,6 +15,7 @@ from minigpt.lab.experiments.held_bytes import (
     state_bytes,
 )
 from minigpt.lab.experiments.turns import in_turns, precision_of, whole_step
+from minigpt.lab.gradients import Pair, first_sequences, in_micro_batches
 from minigpt.training.precision import Precision
 from minigpt.training.run import Run
 

@@ -3,14 +3,13 @@
 After Wortsman et al. 2023 (arXiv 2309.14322), who find in small models, at high rates, what large ones fail of.
 """
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Held, Results, Short
-from minigpt.lab.experiments.intervals import Mean, Share, mean_of
-from minigpt.lab.experiments.outcome import LAST_SHARE, Outcome
+from minigpt.lab.experiments.experiment import Arm, Experiment, Results, Short
+from minigpt.lab.experiments.intervals import Share, mean_of
+from minigpt.lab.experiments.outcome import LAST_SHARE
 from minigpt.lab.experiments.rate_curves import (
     ByRate,
     Curves,
@@ -18,10 +17,18 @@ from minigpt.lab.experiments.rate_curves import (
     bounded_loss,
     difference,
     from_common_best,
-    gains_above_best,
-    losses_by_seed,
     rate_text,
     sensitivities,
+)
+from minigpt.lab.experiments.sensitivity_claims import (
+    NO_WARMUP,
+    PLAIN,
+    QK_NORM,
+    RATES,
+    Z_LOSS,
+    arm_name,
+    claims,
+    curves_of,
 )
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.experiments.verdicts import verdict_text
@@ -30,7 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLAIN, QK_NORM, Z_LOSS, NO_WARMUP = "plain", "QK-norm", "z-loss", "no warm-up"
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     PLAIN: (),
     QK_NORM: ("model.qk_norm=true",),
@@ -38,25 +44,6 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     NO_WARMUP: ("schedule.warmup_steps=0",),
 }
 """Each differs from the first in one thing."""
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""The paper's range, half a decade apart."""
-NEAR = 0.25
-"""Nats above the best rate's loss: a run that ends so near was not harmed, whatever else is said of it."""
-
-
-def arm_name(variant: str, rate: float) -> str:
-    return f"{variant}, lr {rate_text(rate)}"
-
-
-def curves_of(results: Results) -> Curves:
-    """The outcomes sorted by variant and rate; only those of which there are any."""
-    found = {
-        variant: {
-            rate: results[arm_name(variant, rate)] for rate in RATES if results.get(arm_name(variant, rate))
-        }
-        for variant in VARIANTS
-    }
-    return {variant: by_rate for variant, by_rate in found.items() if by_rate}
 
 
 def tables(results: Results) -> list[Table]:
@@ -109,100 +96,6 @@ def _losses(curves: Curves) -> Table:
         rows.append([rate_text(rate), *means, blown_up, verdict_text(runs)])
     head = ("learning rate", *curves, "blown up", "the monitor's verdict")
     return columns_of(head, rows, "Final loss (nats a token, mean and 95 % interval)")
-
-
-def claims(results: Results) -> list[Claim]:
-    """The paper's on QK-norm, z-loss and warm-up; ours on the monitor."""
-    curves = curves_of(results)
-    found = []
-    if PLAIN in curves:
-        if QK_NORM in curves:
-            found.append(_lowers("QK-norm lowers LR sensitivity (arXiv 2309.14322)", curves, QK_NORM, PLAIN))
-        if Z_LOSS in curves:
-            found.append(_z_loss_claim(curves))
-        if NO_WARMUP in curves:
-            found.append(
-                _lowers("warm-up lowers LR sensitivity (arXiv 2309.14322)", curves, PLAIN, NO_WARMUP)
-            )
-    return [*found, _verdict_claim(curves)]
-
-
-def _lowers(text: str, curves: Curves, with_it: str, without: str) -> Claim:
-    of, to = sensitivities(curves[with_it]), sensitivities(curves[without])
-    change = difference(of, to)
-    means = [f"{statistics.fmean(own.values()):.3f}" for own in (of, to)]
-    common = from_common_best({variant: curves[variant] for variant in (with_it, without)})
-    apart = [f"{statistics.fmean(common[variant].values()):.3f}" for variant in (with_it, without)]
-    return Claim(
-        text=text,
-        held=below_zero(change),
-        found=f"{means[0]} nats ({with_it}) against {means[1]} ({without}), {change.text('+.3f')} by seed"
-        f"{_doubt(change)}. From the better one's best loss, which the measure does not count: {apart[0]} against "
-        f"{apart[1]}.",
-    )
-
-
-def below_zero(change: Mean) -> Held:
-    """Whether a change that is claimed to be negative is, by its whole interval."""
-    if change.half_width is None or not math.isfinite(change.value):
-        return "cannot be told"
-    if change.high < 0:
-        return "held"
-    return "did not hold" if change.low > 0 else "cannot be told"
-
-
-def _doubt(change: Mean) -> str:
-    if change.half_width is None:
-        return "; one seed has no interval"
-    return "; the interval holds 0" if change.low <= 0 <= change.high else ""
-
-
-def _z_loss_claim(curves: Curves) -> Claim:
-    text = "z-loss helps at high rates (arXiv 2309.14322)"
-    gains = list(gains_above_best(curves[PLAIN], curves[Z_LOSS]).values())
-    if not gains:
-        return Claim(
-            text=text,
-            held="cannot be told",
-            found=f"no rate here is above the {PLAIN} variant's best, {rate_text(best_rate(curves[PLAIN]))}.",
-        )
-    change = mean_of([-gain for gain in gains])
-    return Claim(
-        text=text,
-        held=below_zero(change),
-        found=f"over the rates above {rate_text(best_rate(curves[PLAIN]))}, where {PLAIN} is best, the loss changes by "
-        f"{change.text('+.3f')} nats{_doubt(change)}.",
-    )
-
-
-def _verdict_claim(curves: Curves) -> Claim:
-    """Between the two kinds of run that leave no doubt, the monitor may say either."""
-    wrong, doubtful = [], []
-    runs = 0
-    for by_rate in curves.values():
-        best = {seed: min(losses.values()) for seed, losses in losses_by_seed(by_rate).items()}
-        for one in (one for found in by_rate.values() for one in found):
-            runs += 1
-            near = bounded_loss(one) < best.get(one.seed, -math.inf) + NEAR
-            if one.blew_up is None and not near:
-                doubtful.append(one)
-            elif (one.blew_up is not None) != (one.health == "sick"):
-                wrong.append(f"{one.arm}, seed {one.seed}, was called {one.health}")
-    sick = sum(one.health == "sick" for one in doubtful)
-    clear = runs - len(doubtful)
-    return Claim(
-        text=f"the monitor calls the blown-up runs sick, and none that ends within {NEAR:g} nats of its variant's best "
-        "(ours)",
-        held="held" if not wrong else "held in part" if len(wrong) < clear / 2 else "did not hold",
-        found=f"{clear - len(wrong)} of {clear} right{''.join(f'; {line}' for line in wrong[:4])}. Of {len(doubtful)} "
-        f"that are neither (a rate too low, or so high that it does harm without a blow-up) it calls {sick} sick"
-        f"{_named(doubtful)}.",
-    )
-
-
-def _named(found: Sequence[Outcome]) -> str:
-    names = sorted({name for one in found if one.health == "sick" for name in one.findings})
-    return f" ({', '.join(names)})" if names else ""
 
 
 def draw(results: Results, figure: "Figure") -> None:

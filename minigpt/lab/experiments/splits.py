@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from minigpt.lab.experiments.gradients import (
+from minigpt.lab.gradients import (
     Gradient,
     Pair,
     exact_gradient,

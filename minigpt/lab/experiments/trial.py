@@ -18,6 +18,7 @@ from minigpt.data.frequencies import unigram_loss
 from minigpt.errors import MiniGPTError
 from minigpt.lab.experiments.experiment import Arm, Look
 from minigpt.lab.experiments.outcome import Outcome, outcome_of
+from minigpt.lab.where import where
 from minigpt.training.ending import STOPPED_BY_MONITOR
 from minigpt.training.pretrain import pretrain
 from minigpt.training.run import Run
@@ -105,6 +106,7 @@ def run_trial(trial: Trial) -> Outcome:
             unigram_loss=frequencies_loss,
             before=before,
             after=after,
+            where=where(built[0].world.device),
         )
     for checkpoint in (trial.folder / "run").glob("*.pt"):
         checkpoint.unlink()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from minigpt.data.loader import Batch, StepBatches
-from minigpt.lab.experiments.gradients import Pair, targets_in
+from minigpt.lab.gradients import Pair, targets_in
 from minigpt.training.precision import Precision
 from minigpt.training.run import Run
 from minigpt.training.step import train_step

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minigpt.lab.experiments.gradients import (
+from minigpt.lab.gradients import (
     Gradient,
     first_sequences,
     gradient,

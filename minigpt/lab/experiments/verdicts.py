@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.outcome import Outcome
 
+SHOWN = 6
+"""Wrong verdicts that a claim names."""
+
 
 def verdict_text(found: Sequence[Outcome]) -> str:
     """How many runs are healthy, to be watched, sick; and what is named most in the last two."""
@@ -47,12 +50,16 @@ def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "th
     """The monitor's own, for every experiment; `called`: what the broken runs are called."""
     wrong = disagreements((one for found in results.values() for one in found), broken)
     runs = sum(len(found) for found in results.values())
+    text = f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)"
+    return claim_of_agreement(text, wrong, runs)
+
+
+def claim_of_agreement(text: str, wrong: Sequence[str], runs: int, more: str = "") -> Claim:
+    """Of `runs` verdicts those that were `wrong`, each in words; half of them are too many to hold in part."""
     return Claim(
-        text=f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)",
+        text=text,
         held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",
-        found="all of them right."
-        if not wrong
-        else f"{runs - len(wrong)} of {runs} right; {'; '.join(wrong[:4])}.",
+        found="; ".join([f"{runs - len(wrong)} of {runs} right", *wrong[:SHOWN]]) + f".{more}",
     )
 
 

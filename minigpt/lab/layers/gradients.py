@@ -10,8 +10,8 @@ from minigpt.data.windows import Windows
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.saved import corpus_of
 from minigpt.generation.load import load_model
+from minigpt.lab.gradients import loss_and_gradient
 from minigpt.lab.layers.measure import norm_of
-from minigpt.model.loss import IGNORE_INDEX
 
 WINDOWS = 8
 """Of the validation split, its first: the same for every checkpoint of a run, so that two can be compared."""
@@ -31,13 +31,5 @@ def gradient_norms(checkpoint: Path, device: torch.device) -> tuple[Mapping[str,
         raise MiniGPTError(f"its corpus cannot be read: {error.strerror or error}") from error
     windows = Windows(prepared.validation, loaded.config.model.context_length)
     batch = next(validation_batches(windows, min(WINDOWS, len(windows)), None))
-    targets_BT = batch.targets_BT.to(device)
-    sums = model(batch.inputs_BT.to(device), targets_BT)
-    loss = sums.total / (targets_BT != IGNORE_INDEX).sum()
-    loss.backward()
-    norms = {
-        name: norm_of(parameter.grad)
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
-    return norms, float(loss.detach())
+    loss, gradient = loss_and_gradient(model, [(batch.inputs_BT.to(device), batch.targets_BT.to(device))])
+    return {name: norm_of(one) for name, one in gradient.items()}, loss

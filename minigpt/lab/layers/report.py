@@ -11,7 +11,6 @@ import torch
 
 from minigpt.atomic import write_text_atomically
 from minigpt.errors import MiniGPTError, on_one_line
-from minigpt.lab.experiments.report import where
 from minigpt.lab.experiments.table import Cell, Table, columns_of
 from minigpt.lab.layers.gradients import WINDOWS, gradient_norms
 from minigpt.lab.layers.heatmap import draw_heat_maps
@@ -19,6 +18,7 @@ from minigpt.lab.layers.measure import TensorStats, measured, pooled_grad, poole
 from minigpt.lab.layers.names import kind_order
 from minigpt.lab.layers.odd import GRADIENT_OFF_BY, OFF_BY, odd_layers
 from minigpt.lab.layers.read import read_weights
+from minigpt.lab.where import where
 
 OUTSIDE = "outside"
 """The row of what belongs to no layer: embedding, last norm, head."""
@@ -36,6 +36,8 @@ class LayersReport:
     tensors: tuple[TensorStats, ...]
     notes: tuple[str, ...]
     """What was passed over or could not be had, a line each."""
+    where: str
+    """Hardware, software and day."""
 
     @property
     def odd(self) -> list[str]:
@@ -91,7 +93,7 @@ class LayersReport:
             f"layers, a gradient norm {GRADIENT_OFF_BY:g} times.",
             "",
         ]
-        return "\n".join([*lines, where()])
+        return "\n".join([*lines, f"{self.where}."])
 
     def _grid_table(self, grid: Grid, title: str) -> Table:
         kinds = [kind for kind in self.kinds if any(place[1] == kind for place in grid)]
@@ -133,7 +135,7 @@ class LayersReport:
             "experiment": "layers",
             "checkpoint": str(self.path),
             "step": self.step,
-            "where": where(),
+            "where": self.where,
             "notes": list(self.notes),
             "odd": self.odd,
             "tables": [self.table.plain()],
@@ -171,7 +173,7 @@ def layers_report(
         except MiniGPTError as error:
             notes.append(f"Gradients: none, because {on_one_line(str(error))}.")
     stats = _stats(weights.tensors, norms)
-    return LayersReport(weights.path, weights.step, tuple(stats), tuple(notes))
+    return LayersReport(weights.path, weights.step, tuple(stats), tuple(notes), where(device))
 
 
 def _stats(tensors: Mapping[str, torch.Tensor], norms: Mapping[str, float]) -> Sequence[TensorStats]:

@@ -10,11 +10,11 @@ from minigpt.atomic import write_text_atomically
 from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.intervals import mean_of
 from minigpt.lab.experiments.rate_curves import rate_text
-from minigpt.lab.experiments.report import where
 from minigpt.lab.experiments.table import Table, columns_of
 from minigpt.lab.lr_find.confirm import Tried, claim_of, table_of
 from minigpt.lab.lr_find.rule import RULE, Suggestion, averaged
 from minigpt.lab.lr_find.sweep import Sweep
+from minigpt.lab.where import all_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,11 @@ class LrFindReport:
                 "as runs grow longer (arXiv 2409.19913).",
                 "",
             ]
-        return "\n".join([*lines, where()])
+        return "\n".join([*lines, f"{self._where}."])
+
+    @property
+    def _where(self) -> str:
+        return all_of([self.sweep.where, *[one.where for found in self.results.values() for one in found]])
 
     def _said(self) -> str:
         found, sweep = self.suggestion, self.sweep
@@ -93,7 +97,7 @@ class LrFindReport:
         found: dict[str, Any] = {
             "experiment": "lr-find",
             "config": self.config_name,
-            "where": where(),
+            "where": self._where,
             "suggestion": asdict(self.suggestion),
             "configured": self.configured,
             "rule": RULE,

@@ -20,6 +20,7 @@ from minigpt.data.progress import PreparationStoppedError
 from minigpt.distributed.world import joined_world
 from minigpt.lab.experiments.outcome import RISE, SMOOTHED_STEPS, mean_loss
 from minigpt.lab.experiments.trial import TrialInterruptedError
+from minigpt.lab.where import where
 from minigpt.training.build import build_run
 from minigpt.training.identity import Order
 from minigpt.training.interrupt import Interrupted, caught_signals
@@ -40,6 +41,8 @@ class Sweep:
     rates: tuple[float, ...]
     losses: tuple[float | None, ...]
     """As many as there are steps done; None where the loss was not finite, which can only be the last."""
+    where: str = ""
+    """Hardware, software and day."""
 
     @property
     def diverged(self) -> bool:
@@ -105,7 +108,7 @@ def _climb(run: Run, rates: list[float], progress: Progress) -> Sweep:
         if has_diverged(losses):
             progress(f"range test: diverged at step {step}, rate {lr:.2g}")
             break
-    return Sweep(tuple(rates[: len(losses)]), tuple(losses))
+    return Sweep(tuple(rates[: len(losses)]), tuple(losses), where(run.world.device))
 
 
 def _stepped(run: Run, lr: float) -> StepResult | None:
@@ -130,4 +133,4 @@ def _kept(path: Path, asked: str) -> Sweep | None:
         return None
     if not isinstance(values, dict) or values.get("asked") != asked:
         return None
-    return Sweep(tuple(values["rates"]), tuple(values["losses"]))
+    return Sweep(tuple(values["rates"]), tuple(values["losses"]), values.get("where", ""))

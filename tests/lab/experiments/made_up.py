@@ -26,5 +26,6 @@ def outcome(losses: Sequence[float | None], **changes: Any) -> Outcome:
         "findings": (),
         "seconds_per_step": 0.1,
         "unigram_loss": 9.0,
+        "where": "a machine",
     }
     return Outcome(**{**values, **changes})

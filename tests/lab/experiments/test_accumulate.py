@@ -19,17 +19,17 @@ from minigpt.lab.experiments.accumulate_claims import (
     memory_claim,
     time_claim,
 )
-from minigpt.lab.experiments.gradients import (
+from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.report import draw
+from minigpt.lab.experiments.room import saving, way_text, ways_of
+from minigpt.lab.experiments.splits import mean_of_means, sizes_of, with_uneven_targets
+from minigpt.lab.gradients import (
     exact_gradient,
     gradient,
     in_micro_batches,
     relative_difference,
     targets_in,
 )
-from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.report import draw
-from minigpt.lab.experiments.room import saving, way_text, ways_of
-from minigpt.lab.experiments.splits import mean_of_means, sizes_of, with_uneven_targets
 from minigpt.model.config import ModelConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.init import initialize

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from minigpt.lab.experiments.experiment import Arm, Experiment, Look, Short
 from minigpt.lab.experiments.registry import experiment_in
 from minigpt.lab.experiments.run import run_experiment
 from minigpt.lab.experiments.trial import Trial, run_trial
+from minigpt.lab.where import all_of
 from minigpt.training.run import Run
 from tests.lab.experiments.short_form import write_text
 
@@ -96,6 +98,28 @@ def test_trial_is_not_trained_again_unless_something_else_is_asked_for(tmp_path:
     other = replace(trial, overrides=(*trial.overrides, "training.max_steps=2"))
     assert run_trial(other).steps == 2
     assert run_trial(trial).steps == 3
+
+
+def test_report_names_the_machine_and_day_of_the_training_not_of_the_reading(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path, seeds=1)
+    trial = replace(trials_of(experiment, terms)[0], threads=1)
+    assert re.search(r", \d{4}-\d\d-\d\d$", run_trial(trial).where)
+    kept = trial.folder / "outcome.json"
+    # As an earlier day on another machine would have left it.
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "where": "8 cores of another, 2001-01-01"}))
+
+    text = run_experiment(experiment, terms, "minigpt lab tiny", with_plot=False)
+
+    assert text.endswith("1 training by `minigpt lab tiny`. 8 cores of another, 2001-01-01.")
+    assert (
+        json.loads((terms.folder / "results.json").read_text())["where"] == "8 cores of another, 2001-01-01"
+    )
+
+
+def test_several_places_are_counted() -> None:
+    assert all_of(["a", "b", "b"]) == "2 on b; 1 on a"
+    assert all_of(["a", "a"]) == "a"
+    assert all_of(["a", ""]) == "1 on a; 1 on nobody knows where"
 
 
 def test_configuration_that_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -6,15 +6,11 @@ import pytest
 import torch
 
 from minigpt.lab.experiments.experiment import Results
-from minigpt.lab.experiments.init import (
-    EXPERIMENT,
-    OURS,
-    SCHOOLS,
+from minigpt.lab.experiments.init import EXPERIMENT, OURS, SCHOOLS, tables, target_loss
+from minigpt.lab.experiments.init_claims import (
     bad_arms,
     evenness_claim,
     kaiming_claim,
-    tables,
-    target_loss,
     variance_growth,
     verdict_claim,
 )

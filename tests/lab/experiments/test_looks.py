@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from minigpt.lab.experiments.cost import look_at_cost, memory_of, speed_of
-from minigpt.lab.experiments.gradients import first_sequences, targets_in
 from minigpt.lab.experiments.loss_scale import FixedScaler, scale_by, without_scale
 from minigpt.lab.experiments.room import look_at_room
 from minigpt.lab.experiments.splits import look_at_splits
 from minigpt.lab.experiments.underflow import look_at_underflow
+from minigpt.lab.gradients import first_sequences, targets_in
 from minigpt.training.loop import train
 from minigpt.training.run import Run
 from tests.training.tiny_run import Workshop, opened_run

@@ -17,19 +17,17 @@ from minigpt.lab.experiments.rate_curves import (
     sensitivities,
     sensitivity,
 )
-from minigpt.lab.experiments.sensitivity import (
-    EXPERIMENT,
+from minigpt.lab.experiments.sensitivity import EXPERIMENT, VARIANTS, tables
+from minigpt.lab.experiments.sensitivity_claims import (
     NO_WARMUP,
     PLAIN,
     QK_NORM,
     RATES,
-    VARIANTS,
     Z_LOSS,
     arm_name,
     below_zero,
     claims,
     curves_of,
-    tables,
 )
 from tests.lab.experiments.made_up import outcome
 from tests.lab.experiments.short_form import short_results

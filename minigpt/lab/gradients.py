@@ -64,22 +64,38 @@ def gradient(
     Each micro-batch's summed loss is multiplied by its weight (None: one over all targets, which makes the mean) and by
     `scale` before it is differentiated; the sum is divided by `scale`. No dropout. precision None: the weights' type.
     """
+    return loss_and_gradient(model, pairs, precision, scale=scale, weights=weights)[1]
+
+
+def loss_and_gradient(
+    model: GPT,
+    pairs: Sequence[Pair],
+    precision: Precision | None = None,
+    *,
+    scale: float = 1.0,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, Gradient]:
+    """The mean cross-entropy over all targets in nats, and `gradient`."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    targets = sum(targets_in(pair) for pair in pairs)
     if weights is None:
-        weights = [1 / sum(targets_in(pair) for pair in pairs)] * len(pairs)
+        weights = [1 / targets] * len(pairs)
     total: list[Tensor] = []
+    cross_entropy = torch.zeros((), device=pairs[0][0].device)
     training = model.training
     model.eval()
     try:
         for pair, weight in zip(pairs, weights, strict=True):
             with nullcontext() if precision is None else precision.autocast():
-                loss = model(*pair).total
+                sums = model(*pair)
             # Not backward(): the run's own .grad stays as it is.
-            found = torch.autograd.grad(loss * (weight * scale), list(named.values()))
+            found = torch.autograd.grad(sums.total * (weight * scale), list(named.values()))
+            cross_entropy += sums.cross_entropy.detach()
             total = [one + other for one, other in zip(total, found, strict=True)] if total else list(found)
     finally:
         model.train(training)
-    return {name: one / scale for name, one in zip(named, total, strict=True)}
+    by_name = {name: one / scale for name, one in zip(named, total, strict=True)}
+    return float(cross_entropy) / targets, by_name
 
 
 def exact_gradient(model: GPT, pair: Pair) -> Gradient:
