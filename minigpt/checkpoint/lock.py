@@ -15,6 +15,7 @@ from minigpt.atomic import is_alive, sweep_leftovers
 from minigpt.checkpoint.kernel_lock import LOCK_NAME, SOFT_LOCK_NAME, KernelLock, TakenError
 from minigpt.errors import CheckpointError
 
+RUN_DIR = "--run-dir"
 HOLDER_NAME = ".lock_holder"
 LOCK_NAMES = (LOCK_NAME, HOLDER_NAME, SOFT_LOCK_NAME)
 _HOLDER = re.compile(r"process (?P<pid>\d+) on (?P<host>\S+)")
@@ -32,11 +33,12 @@ class Lost:
 
 
 class HeldFolder:
-    """A run folder that this process alone writes."""
+    """A run folder that this process alone writes; `option` is the one that chooses another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = RUN_DIR) -> None:
         self.path = path
-        self._lock = _taken(path)
+        self._option = option
+        self._lock = _taken(path, option)
         self._identity = _identity(path)
         self.left_by = _signature(path)
         """The process that held it before and never let go: it was killed, or its machine went down."""
@@ -62,7 +64,7 @@ class HeldFolder:
             CheckpointError: another run is in its place by now.
             OSError: it cannot be made.
         """
-        lock = _taken(self.path)
+        lock = _taken(self.path, self._option)
         if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
             lock.release()
             raise CheckpointError(f"{self.path} was deleted, and holds something else by now")
@@ -97,8 +99,8 @@ class HeldFolder:
 
 
 @contextmanager
-def locked_folder(run_dir: Path) -> Iterator[HeldFolder]:
-    """Hold `run_dir` for this process alone while the block runs.
+def locked_folder(run_dir: Path, option: str = RUN_DIR) -> Iterator[HeldFolder]:
+    """Hold `run_dir`, or another folder that `option` chooses, for this process alone while the block runs.
 
     The kernel releases the lock when the process dies, so a killed run leaves nothing stale behind; what it left half
     written is removed. A folder that was made for the lock and got nothing else in it goes again: a run that is
@@ -111,14 +113,15 @@ def locked_folder(run_dir: Path) -> Iterator[HeldFolder]:
     held = None
     try:
         made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
-        held = HeldFolder(run_dir)
+        held = HeldFolder(run_dir, option)
         _sign(run_dir)
     except OSError as error:
         if held is not None:
             _remove_if_unused(run_dir, made)
             held.release()
         raise CheckpointError(
-            f"cannot write to the run folder {run_dir}: {_why(run_dir, error)}; choose another with --run-dir"
+            f"cannot write to the {'run ' if option == RUN_DIR else ''}folder {run_dir}: {_why(run_dir, error)}; "
+            f"choose another with {option}"
         ) from error
     try:
         sweep_leftovers(run_dir, alone=True)
@@ -131,7 +134,7 @@ def locked_folder(run_dir: Path) -> Iterator[HeldFolder]:
         held.release()
 
 
-def _taken(run_dir: Path) -> KernelLock:
+def _taken(run_dir: Path, option: str) -> KernelLock:
     """The lock on `run_dir`, which is made if it is not there.
 
     Raises:
@@ -152,7 +155,7 @@ def _taken(run_dir: Path) -> KernelLock:
                 waited = True
                 continue
             raise CheckpointError(
-                f"{run_dir} is in use by {holder}; wait for it, or choose another folder with --run-dir"
+                f"{run_dir} is in use by {holder}; wait for it, or choose another folder with {option}"
                 + (_soft_way_out(run_dir) if error.soft else "")
             ) from error
     raise OSError(errno.EAGAIN, "it is removed by other processes all the time", str(run_dir))

@@ -40,6 +40,7 @@ def lr_find(
     minigpt lab lr-find --config small
     minigpt lab lr-find --config my.yaml --set data.source=my_text/ --seeds 0
     """
+    from minigpt.checkpoint.lock import locked_folder
     from minigpt.config.load import load_config
     from minigpt.lab.experiments.report import check_drawing
     from minigpt.lab.lr_find.find import lr_find as find
@@ -50,18 +51,19 @@ def lr_find(
     changes = [*(overrides or ()), *([] if device is None else [f"training.device={device}"])]
     name = load_config(config, changes).name
     folder = Path("checkpoints") / f"lab_lr-find_{name}" if output is None else user_path(output, "--output")
-    report = find(
-        config,
-        changes,
-        folder,
-        from_=lowest,
-        to=highest,
-        steps=steps,
-        seeds=seeds,
-        confirm_steps=confirm_steps,
-        processes=processes,
-        progress=say,
-    )
-    report.save(folder, with_plot=not no_plot)
+    with locked_folder(folder, "--output"):
+        report = find(
+            config,
+            changes,
+            folder,
+            from_=lowest,
+            to=highest,
+            steps=steps,
+            seeds=seeds,
+            confirm_steps=confirm_steps,
+            processes=processes,
+            progress=say,
+        )
+        report.save(folder, with_plot=not no_plot)
     typer.echo(report.markdown())
     say(f"report.md, results.json{'' if no_plot else ', plot.png'} and the table are in {folder}")

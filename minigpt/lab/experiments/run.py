@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from minigpt.checkpoint.lock import locked_folder
 from minigpt.lab.experiments.campaign import (
     Terms,
     TrialFailedError,
@@ -37,19 +38,22 @@ def run_experiment(
         check_drawing()
     trials = trials_of(experiment, terms)
     processes = processes_of(experiment, terms)
-    terms.folder.mkdir(parents=True, exist_ok=True)  # or say now that it cannot be, not after the trainings
-    found: list[Outcome] = []
-    try:
-        for outcome in _shown(outcomes(trials, processes, own), trials, experiment.name):
-            found.append(outcome)
-    except (KeyboardInterrupt, TrialFailedError):
+    # At once: a folder that cannot be written, or that another command trains in, is told now and not after hours.
+    with locked_folder(terms.folder, "--output"):
+        found: list[Outcome] = []
+        try:
+            for outcome in _shown(outcomes(trials, processes, own), trials, experiment.name):
+                found.append(outcome)
+        except (KeyboardInterrupt, TrialFailedError):
+            say(
+                f"{len(found)} of {len(trials)} trainings are done and kept in {terms.folder}; the same command goes on"
+            )
+            raise
+        results = by_arm(chosen_arms(experiment, terms), found)
+        text = write_results(experiment, results, terms.folder, command, with_plot=with_plot)
         say(
-            f"{len(found)} of {len(trials)} trainings are done and kept in {terms.folder}; the same command goes on"
+            f"report.md, results.json, the tables{' and plot.png' if with_plot else ''} are in {terms.folder}"
         )
-        raise
-    results = by_arm(chosen_arms(experiment, terms), found)
-    text = write_results(experiment, results, terms.folder, command, with_plot=with_plot)
-    say(f"report.md, results.json, the tables{' and plot.png' if with_plot else ''} are in {terms.folder}")
     return text
 
 

@@ -59,10 +59,12 @@ class Trial:
 
     def kept(self) -> Outcome | None:
         """The outcome, where it was found before."""
-        order, outcome = self.folder / "asked.json", self.folder / "outcome.json"
-        if not (outcome.exists() and order.exists()) or order.read_text(encoding="utf-8") != self.asked:
-            return None
-        return Outcome.load(outcome)
+        try:
+            if (self.folder / "asked.json").read_text(encoding="utf-8") == self.asked:
+                return Outcome.load(self.folder / "outcome.json")
+        except (OSError, ValueError, TypeError, KeyError):
+            pass  # not there, or damaged: it is trained again
+        return None
 
 
 def run_trial(trial: Trial) -> Outcome:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.errors import ConfigError, MiniGPTError
+from minigpt.checkpoint.lock import locked_folder
+from minigpt.errors import CheckpointError, ConfigError, MiniGPTError
 from minigpt.lab import experiments
 from minigpt.lab.experiments.campaign import Terms, TrialFailedError, outcomes, trials_of
 from minigpt.lab.experiments.experiment import Arm, Experiment, Look, Short
@@ -100,6 +101,29 @@ def test_trial_is_not_trained_again_unless_something_else_is_asked_for(tmp_path:
     assert run_trial(trial).steps == 3
 
 
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]", '{"losses": 3}', "\x00\x00"])
+def test_damaged_outcome_is_trained_again(tmp_path: Path, damage: str) -> None:
+    experiment, terms = tiny(tmp_path, seeds=1)
+    trial = replace(trials_of(experiment, terms)[0], threads=1)
+    found = run_trial(trial)
+    (trial.folder / "outcome.json").write_text(damage)
+
+    assert run_trial(trial).losses == found.losses
+    assert trial.kept() is not None
+
+
+def test_folder_that_another_command_trains_in_is_refused(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path, seeds=1)
+
+    with (
+        locked_folder(terms.folder),
+        pytest.raises(CheckpointError, match=r"in use by process .* another folder with --output"),
+    ):
+        run_experiment(experiment, terms, "minigpt lab tiny", with_plot=False)
+
+    assert not terms.folder.exists()
+
+
 def test_report_names_the_machine_and_day_of_the_training_not_of_the_reading(tmp_path: Path) -> None:
     experiment, terms = tiny(tmp_path, seeds=1)
     trial = replace(trials_of(experiment, terms)[0], threads=1)
@@ -159,7 +183,7 @@ def test_experiment_of_ones_own_is_the_one_file_that_the_document_shows(
     assert "# lab heads: does the number of heads matter?" in text
     assert "- Claim: four heads learn more than one." in text
     assert "2 trainings by `minigpt lab run heads.py`." in text
-    assert {path.name for path in terms.folder.iterdir()} == {
+    assert {path.name for path in terms.folder.iterdir() if not path.name.startswith(".")} == {
         "runs", "report.md", "results.json", "table.csv", "plot.png"
     }  # fmt: skip
     found = json.loads((terms.folder / "results.json").read_text())
