@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -22,8 +21,18 @@ def where(device: torch.device) -> str:
 
 
 def all_of(places: Iterable[str]) -> str:
-    """Each once, the most frequent first, and how many had it where there are several."""
-    counts = Counter(place or "nobody knows where" for place in places)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{count} on {place}" for place, count in counts.most_common())
+    """Every machine once, with its first and last day; the most frequent first, and how many had it if there are more.
+
+    `places` are texts of `where`.
+    """
+    days: dict[str, list[str]] = {}
+    for place in places:
+        machine, _, day = place.rpartition(", ")
+        days.setdefault(machine, []).append(day)
+    said = sorted(((len(found), _between(machine, found)) for machine, found in days.items()), reverse=True)
+    return "; ".join(text if len(said) == 1 else f"{count} on {text}" for count, text in said)
+
+
+def _between(machine: str, days: list[str]) -> str:
+    first, last = min(days), max(days)
+    return f"{machine}, {first}{'' if first == last else f' to {last}'}" if machine else "a machine not noted"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from minigpt.lab.experiments.experiment import Claim, Held, Results
 from minigpt.lab.experiments.intervals import Mean, mean_of
 from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.pairs import signed
 from minigpt.lab.experiments.rate_curves import (
     Curves,
     best_rate,
@@ -67,7 +68,7 @@ def _lowers(text: str, curves: Curves, with_it: str, without: str) -> Claim:
     return Claim(
         text=text,
         held=below_zero(change),
-        found=f"{means[0]} nats ({with_it}) against {means[1]} ({without}), {change.text('+.3f')} by seed"
+        found=f"{means[0]} nats ({with_it}) against {means[1]} ({without}), {signed(change)} by seed"
         f"{_doubt(change)}. From the better one's best loss, which the measure does not count: {apart[0]} against "
         f"{apart[1]}.",
     )
@@ -102,7 +103,7 @@ def _z_loss_claim(curves: Curves) -> Claim:
         text=text,
         held=below_zero(change),
         found=f"over the rates above {rate_text(best_rate(curves[PLAIN]))}, where {PLAIN} is best, the loss changes by "
-        f"{change.text('+.3f')} nats{_doubt(change)}.",
+        f"{signed(change)} nats{_doubt(change)}.",
     )
 
 

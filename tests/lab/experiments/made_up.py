@@ -26,6 +26,6 @@ def outcome(losses: Sequence[float | None], **changes: Any) -> Outcome:
         "findings": (),
         "seconds_per_step": 0.1,
         "unigram_loss": 9.0,
-        "where": "a machine",
+        "where": "a machine, 2001-01-01",
     }
     return Outcome(**{**values, **changes})

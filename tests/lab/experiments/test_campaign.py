@@ -140,10 +140,14 @@ def test_report_names_the_machine_and_day_of_the_training_not_of_the_reading(tmp
     )
 
 
-def test_several_places_are_counted() -> None:
-    assert all_of(["a", "b", "b"]) == "2 on b; 1 on a"
-    assert all_of(["a", "a"]) == "a"
-    assert all_of(["a", ""]) == "1 on a; 1 on nobody knows where"
+def test_machines_are_counted_and_days_are_a_range() -> None:
+    assert all_of(["a, 2001-01-02", "a, 2001-01-02"]) == "a, 2001-01-02"
+    assert all_of(["a, b, 2001-01-02", "a, b, 2001-01-01"]) == "a, b, 2001-01-01 to 2001-01-02"
+    assert (
+        all_of(["a, 2001-01-01", "b, 2001-01-01", "b, 2001-01-01"])
+        == "2 on b, 2001-01-01; 1 on a, 2001-01-01"
+    )
+    assert all_of(["a, 2001-01-01", "", ""]) == "2 on a machine not noted; 1 on a, 2001-01-01"
 
 
 def test_configuration_that_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
