@@ -10,8 +10,17 @@ from minigpt.config.load import load_config
 from minigpt.errors import ConfigError
 from minigpt.lab.experiments.outcome import Outcome
 from minigpt.lab.experiments.places import path_overrides
-from minigpt.lab.lr_find.confirm import Tried, claim_of, difference, table_of, to_try, trials, whole_overrides
-from minigpt.lab.lr_find.find import lr_find
+from minigpt.lab.lr_find.confirm import (
+    Tried,
+    beyond,
+    claim_of,
+    difference,
+    table_of,
+    to_try,
+    trials,
+    whole_overrides,
+)
+from minigpt.lab.lr_find.find import MOST_TRIED, lr_find
 from minigpt.lab.lr_find.rule import averaged, half_window, suggest
 from minigpt.lab.lr_find.sweep import Sweep, has_diverged, ramp
 from tests.lab.experiments.made_up import outcome
@@ -104,6 +113,28 @@ def test_rates_that_are_tried_are_each_tried_once() -> None:
     ]
     assert to_try(4e-3, 4.1e-3)[1] == Tried(4e-3, "suggestion, configured")
     assert to_try(None, 1e-2) == [Tried(1e-2, "configured")]
+
+
+@pytest.mark.parametrize(
+    ("finals", "further"),
+    [
+        ((5.0, 4.0, 4.5), None),
+        ((3.0, 4.0, 4.5), Tried(2.5e-4, "further down")),
+        ((5.0, 4.0, 3.5), Tried(6.4e-2, "further up")),
+        ((None, 4.0, None), None),
+        ((4.0, None, None), Tried(2.5e-4, "further down")),
+        ((None, None, None), Tried(2.5e-4, "further down")),
+    ],
+)
+def test_trainings_go_on_where_the_best_is_the_last_on_its_side(
+    finals: tuple[float | None, ...], further: Tried | None
+) -> None:
+    tried = [Tried(1e-3, "suggestion / 4"), Tried(4e-3, "suggestion"), Tried(1.6e-2, "suggestion x 4")]
+    results = {
+        one.name: [ended(one.name, seed, final) for seed in range(2)]
+        for one, final in zip(tried, finals, strict=True)
+    }
+    assert beyond(tried, results) == further
 
 
 def test_overrides_of_the_trials_make_the_whole_configuration(tmp_path: Path) -> None:
@@ -199,6 +230,9 @@ def test_whole_of_it_on_a_tiny_model_is_read_again_the_second_time(
     assert len((folder / "table.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(report.tried)
     assert len((folder / "range_test.csv").read_text("utf-8").splitlines()) == 1 + len(report.sweep.losses)
     assert (folder / "plot.png").stat().st_size > 0
+    # Either the best lies between two others, or it was followed as far as it goes.
+    assert report.tried == tuple(sorted(report.tried, key=lambda one: one.rate))
+    assert beyond(report.tried, report.results) is None or len(report.tried) == MOST_TRIED
 
 
 def test_range_test_is_done_again_for_another_question(tmp_path: Path) -> None:

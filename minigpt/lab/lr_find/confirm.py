@@ -65,6 +65,21 @@ def to_try(suggested: float | None, configured: float) -> list[Tried]:
     return sorted(found, key=lambda one: one.rate)
 
 
+def best_of(tried: Sequence[Tried], results: Results) -> Tried:
+    """The one with the lowest mean of the final losses; a loss that is not finite is infinite."""
+    return min(tried, key=lambda one: mean_of([_loss(run) for run in results[one.name]]).value)
+
+
+def beyond(tried: Sequence[Tried], results: Results) -> Tried | None:
+    """The rate to try next where the best is the lowest or the highest so far: the best of all may lie further on."""
+    best = best_of(tried, results)
+    if best is tried[0] and len(tried) > 1:
+        return Tried(float(f"{best.rate / AROUND:.1e}"), "further down")
+    if best is tried[-1] and len(tried) > 1:
+        return Tried(float(f"{best.rate * AROUND:.1e}"), "further up")
+    return None
+
+
 def trials(
     config: RunConfig, tried: Sequence[Tried], folder: Path, *, steps: int, seeds: int, threads: int
 ) -> list[Trial]:

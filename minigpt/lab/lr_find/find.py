@@ -10,7 +10,8 @@ from pathlib import Path
 from minigpt.config.load import load_config
 from minigpt.distributed.device import resolve_device
 from minigpt.errors import ConfigError
-from minigpt.lab.lr_find.confirm import confirmed, to_try, trials
+from minigpt.lab.experiments.experiment import Results
+from minigpt.lab.lr_find.confirm import Tried, best_of, beyond, confirmed, to_try, trials
 from minigpt.lab.lr_find.report import LrFindReport
 from minigpt.lab.lr_find.rule import suggest
 from minigpt.lab.lr_find.sweep import Progress, ramp, swept
@@ -19,6 +20,8 @@ FROM, TO, STEPS = 1e-5, 1.0, 120
 """Five decades: below what teaches anything in so few steps, and above what any optimizer here bears."""
 LEAST_STEPS = 20
 CONFIRM_STEPS, SEEDS = 200, 3
+MOST_TRIED = 6
+"""Rates that are trained with, those further on included."""
 
 
 def lr_find(
@@ -35,7 +38,8 @@ def lr_find(
     progress: Progress = lambda line: None,
 ) -> LrFindReport:
     """The range test of a preset or YAML file with overrides, and `seeds` trainings of `confirm_steps` steps at each of
-    the suggestion, a quarter and four times of it, and the configured rate.
+    the suggestion, a quarter and four times of it, and the configured rate; and further on for as long as the best of
+    them is the lowest or highest (MOST_TRIED).
 
     All of it lands in `folder` and is read again where it was done before; `seeds` = 0 leaves the trainings out, and
     `processes` = None runs one a core, or one on a GPU. Nothing but the cache of prepared text is written elsewhere.
@@ -53,9 +57,23 @@ def lr_find(
     tried = to_try(suggestion.rate, configured) if seeds else []
     on_cpu = resolve_device(config.training.device).type == "cpu"
     cores = os.cpu_count() or 1
-    processes = processes or (cores if on_cpu else 1)
-    threads = max(1, cores // processes)
-    wanted = trials(config, tried, folder, steps=confirm_steps, seeds=seeds, threads=threads)
+    at_once = processes or (cores if on_cpu else 1)
+    threads = max(1, cores // at_once)
+
+    def trained(some: Sequence[Tried]) -> Results:
+        wanted = trials(config, some, folder, steps=confirm_steps, seeds=seeds, threads=threads)
+        return confirmed(wanted, at_once, progress)
+
+    results = {**trained(tried)} if tried else {}
+    while results and suggestion.rate is not None and len(tried) < MOST_TRIED:
+        further = beyond(tried, results)
+        if further is None:
+            break
+        progress(
+            f"the best so far, {best_of(tried, results).name}, is the last on its side: {further.name} as well"
+        )
+        tried = sorted([*tried, further], key=lambda one: one.rate)
+        results |= trained([further])
     return LrFindReport(
         config_name=found.name,
         optimizer=config.optimizer.name,
@@ -63,7 +81,7 @@ def lr_find(
         suggestion=suggestion,
         configured=configured,
         tried=tuple(tried),
-        results=confirmed(wanted, processes, progress) if wanted else {},
+        results=results,
         confirm_steps=confirm_steps,
         max_steps=config.training.max_steps,
     )

@@ -11,7 +11,7 @@ from minigpt.lab.experiments.experiment import Claim, Results
 from minigpt.lab.experiments.intervals import mean_of
 from minigpt.lab.experiments.rate_curves import rate_text
 from minigpt.lab.experiments.table import Table, columns_of
-from minigpt.lab.lr_find.confirm import Tried, claim_of, table_of
+from minigpt.lab.lr_find.confirm import Tried, best_of, claim_of, table_of
 from minigpt.lab.lr_find.rule import RULE, Suggestion, averaged
 from minigpt.lab.lr_find.sweep import Sweep
 from minigpt.lab.where import all_of
@@ -54,7 +54,7 @@ class LrFindReport:
             self._said(),
             "",
         ]
-        lines += [RULE, ""]
+        lines += [*self._better(), RULE, ""]
         if self.table is not None:
             lines += [self.table.markdown(), ""]
         if self.claim is not None:
@@ -67,6 +67,23 @@ class LrFindReport:
                 "",
             ]
         return "\n".join([*lines, f"{self._where}."])
+
+    def _better(self) -> list[str]:
+        """What to use instead, where the trainings did not confirm the suggestion; and where they left it open."""
+        if self.claim is None:
+            return []
+        best = best_of(self.tried, self.results)
+        found = []
+        if self.claim.held == "did not hold":
+            found += [f"**Better, by the trainings: optimizer.learning_rate = {rate_text(best.rate)}.**", ""]
+        ends = [one.rate for one in (self.tried[0], self.tried[-1])]
+        if len(self.tried) > 1 and best.rate in ends:
+            found += [
+                f"The best of the trainings is the last tried on its side, {rate_text(best.rate)}: try further with "
+                "--set optimizer.learning_rate.",
+                "",
+            ]
+        return found
 
     @property
     def _where(self) -> str:
