@@ -116,5 +116,9 @@ def _run(
         overrides=(*(overrides or ()), *([] if device is None else [f"training.device={device}"])),
         processes=processes,
     )
-    command = "minigpt " + " ".join(shlex.quote(word) for word in sys.argv[1:])
-    typer.echo(run_experiment(experiment, terms, command, with_plot=not no_plot, own=own))
+    typer.echo(run_experiment(experiment, terms, command_line(), with_plot=not no_plot, own=own))
+
+
+def command_line() -> str:
+    """What the user typed, for the end of a report."""
+    return "minigpt " + " ".join(shlex.quote(word) for word in sys.argv[1:])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.lab_experiments import NoPlotOption
+from minigpt.cli.lab_experiments import NoPlotOption, command_line
 from minigpt.cli.options import DeviceOption, path_of
 from minigpt.errors import user_path
 
@@ -53,6 +53,7 @@ def layers(
         user_path(checkpoint, "CHECKPOINT"),
         gradients=not no_gradients,
         device=resolve_device(device or "auto"),
+        command=command_line(),
         progress=say,
     )
     report.save(folder, with_plot=not no_plot)

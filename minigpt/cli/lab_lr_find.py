@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.lab_experiments import NoPlotOption, ProcessesOption
+from minigpt.cli.lab_experiments import NoPlotOption, ProcessesOption, command_line
 from minigpt.cli.options import ConfigOption, DeviceOption, SetOption, path_of
 from minigpt.errors import user_path
 
@@ -56,6 +56,7 @@ def lr_find(
             config,
             changes,
             folder,
+            command=command_line(),
             from_=lowest,
             to=highest,
             steps=steps,

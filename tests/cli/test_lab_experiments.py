@@ -1,9 +1,12 @@
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from minigpt.cli.main import run
+from tests.lab.experiments.short_form import write_text
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -44,3 +47,43 @@ def test_lab_refuses_numbers_and_names_that_cannot_be(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert option.partition("=")[0] in refusal(capsys, "lab", "stability", option)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only: its signal")
+def test_lab_that_is_interrupted_keeps_what_is_done_and_goes_on(tmp_path: Path) -> None:
+    text = write_text(tmp_path / "text")
+    command = [sys.executable, "-m", "minigpt", "lab", "norm", "--short", "--no-plot", "--processes", "2"]
+    for override in (
+        f"data.source={text}",
+        "data.tokenizer.kind=bytes",
+        "training.max_steps=4",
+        "training.eval_tokens=64",
+    ):
+        command += ["--set", override]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.terminate()
+        rest = process.stderr.read().splitlines()
+
+    assert first.startswith("1/8 ")
+    *others, kept, said = rest
+    assert all(line[1:3] == "/8" for line in others)
+    assert kept.endswith(
+        "trainings are done and kept in checkpoints/lab_norm_short; the same command goes on"
+    )
+    assert said == "interrupted"
+    assert process.returncode == 130
+
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "8 trainings by" in again.stdout
+    assert "8/8 " in again.stderr

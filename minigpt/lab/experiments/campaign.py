@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from tqdm import tqdm
 
 from minigpt.config.load import load_config
 from minigpt.errors import MiniGPTError
@@ -126,6 +127,8 @@ def outcomes(trials: Sequence[Trial], processes: int, own: Path | None = None) -
 def _begin_process(own: Path | None) -> None:
     # In a group of its own: Ctrl-C at the terminal is the parent's, which then ends the trainings.
     os.setpgid(0, 0)
+    # tqdm's own lock is a semaphore of the system, of whose leak Python would warn once this process is ended.
+    tqdm.set_lock(threading.RLock())
     if own is not None:
         experiment_in(own)
 

@@ -38,6 +38,7 @@ class LayersReport:
     """What was passed over or could not be had, a line each."""
     where: str
     """Hardware, software and day."""
+    command: str
 
     @property
     def odd(self) -> list[str]:
@@ -93,7 +94,7 @@ class LayersReport:
             f"layers, a gradient norm {GRADIENT_OFF_BY:g} times.",
             "",
         ]
-        return "\n".join([*lines, f"{self.where}."])
+        return "\n".join([*lines, f"By `{self.command}`. {self.where}."])
 
     def _grid_table(self, grid: Grid, title: str) -> Table:
         kinds = [kind for kind in self.kinds if any(place[1] == kind for place in grid)]
@@ -133,6 +134,7 @@ class LayersReport:
         write_text_atomically(folder / "table.csv", self.table.csv())
         found: dict[str, Any] = {
             "experiment": "layers",
+            "command": self.command,
             "checkpoint": str(self.path),
             "step": self.step,
             "where": self.where,
@@ -149,12 +151,17 @@ class LayersReport:
 
 
 def layers_report(
-    path: Path, *, gradients: bool, device: torch.device, progress: Callable[[str], None] = lambda line: None
+    path: Path,
+    *,
+    gradients: bool,
+    device: torch.device,
+    command: str = "minigpt lab layers",
+    progress: Callable[[str], None] = lambda line: None,
 ) -> LayersReport:
     """The report on a checkpoint file, a run folder's newest good checkpoint, or somebody's .pt or .safetensors.
 
     With `gradients` one batch of the run's own validation text is sent through a MiniGPT checkpoint; where that cannot
-    be, a note says why.
+    be, a note says why. `command` is what the report says it is from.
 
     Raises:
         MiniGPTError: there are no weights, or they cannot be read safely.
@@ -173,7 +180,7 @@ def layers_report(
         except MiniGPTError as error:
             notes.append(f"Gradients: none, because {on_one_line(str(error))}.")
     stats = _stats(weights.tensors, norms)
-    return LayersReport(weights.path, weights.step, tuple(stats), tuple(notes), where(device))
+    return LayersReport(weights.path, weights.step, tuple(stats), tuple(notes), where(device), command)
 
 
 def _stats(tensors: Mapping[str, torch.Tensor], norms: Mapping[str, float]) -> Sequence[TensorStats]:

@@ -29,6 +29,7 @@ def lr_find(
     overrides: Sequence[str],
     folder: Path,
     *,
+    command: str = "minigpt lab lr-find",
     from_: float = FROM,
     to: float = TO,
     steps: int = STEPS,
@@ -43,6 +44,8 @@ def lr_find(
 
     All of it lands in `folder` and is read again where it was done before; `seeds` = 0 leaves the trainings out, and
     `processes` = None runs one a core, or one on a GPU. Nothing but the cache of prepared text is written elsewhere.
+
+    `command` is what the report says it is from.
 
     Raises:
         MiniGPTError: a mistake of the user's, or an interrupt; what was done is kept.
@@ -75,6 +78,7 @@ def lr_find(
         tried = sorted([*tried, further], key=lambda one: one.rate)
         results |= trained([further])
     return LrFindReport(
+        command=command,
         config_name=found.name,
         optimizer=config.optimizer.name,
         sweep=sweep,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class LrFindReport:
     """A suggested learning rate, with all that speaks for and against it."""
 
+    command: str
     config_name: str
     optimizer: str
     sweep: Sweep
@@ -66,7 +67,8 @@ class LrFindReport:
                 "as runs grow longer (arXiv 2409.19913).",
                 "",
             ]
-        return "\n".join([*lines, f"{self._where}."])
+        runs = sum(len(found) for found in self.results.values())
+        return "\n".join([*lines, f"A range test and {runs} trainings by `{self.command}`. {self._where}."])
 
     def _better(self) -> list[str]:
         """What to use instead, where the trainings did not confirm the suggestion; and where they left it open."""
@@ -113,6 +115,7 @@ class LrFindReport:
             write_text_atomically(folder / "table.csv", self.table.csv())
         found: dict[str, Any] = {
             "experiment": "lr-find",
+            "command": self.command,
             "config": self.config_name,
             "where": self._where,
             "suggestion": asdict(self.suggestion),
