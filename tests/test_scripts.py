@@ -59,3 +59,29 @@ def test_what_a_benchmark_measures_is_told_from_any_folder(tmp_path: Path, name:
     done = script(name, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"python scripts/{name} " in done.stdout
+
+
+def test_lab_results_are_kept_with_a_page_of_all_claims(tmp_path: Path) -> None:
+    folder = tmp_path / "lab_heads"
+    folder.mkdir()
+    claims = "- Claim: 8 of 10. heads. Held in part: 0.5 of it.\n- Claim: more. Did not hold: no.\n"
+    report = (
+        f"# lab heads: many?\n\n{claims}\n4 trainings by `minigpt lab run x.py`. A machine, 2001-01-01.\n"
+    )
+    (folder / "report.md").write_text(report)
+    (folder / "plot.png").write_bytes(b"a plot")
+    kept = tmp_path / "kept"
+
+    for _ in range(2):
+        done = script("keep_lab_results.py", str(folder), "--results", str(kept), cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    assert (kept / "heads.md").read_text() == report + "\n![plot](heads.png)\n"
+    assert (kept / "heads.png").read_bytes() == b"a plot"
+    said = (kept / "README.md").read_text()
+    assert "**[heads](heads.md)**: A machine, 2001-01-01." in said
+    assert "| 8 of 10. heads | held in part |" in said
+    assert "2 claims: 1 held in part, 1 did not hold." in said
+    nothing = script("keep_lab_results.py", str(tmp_path), "--results", str(kept), cwd=tmp_path)
+    assert nothing.returncode == 2
+    assert "has no report of a lab command" in nothing.stderr

@@ -41,7 +41,7 @@ OutputOption: TypeAlias = Annotated[
         parser=path_of,
         metavar="DIR",
         help="Trainings, tables and plot; the same folder again goes on with what is not done.",
-        show_default="checkpoints/lab_<name>",
+        show_default="checkpoints/lab_..., named after it",
     ),
 ]
 NoPlotOption: TypeAlias = Annotated[

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from minigpt.cli.lab_experiments import NoPlotOption, ProcessesOption, command_line
-from minigpt.cli.options import ConfigOption, DeviceOption, SetOption, path_of
+from minigpt.cli.lab_experiments import NoPlotOption, OutputOption, ProcessesOption, command_line
+from minigpt.cli.options import ConfigOption, DeviceOption, SetOption
 from minigpt.errors import user_path
 
 
@@ -21,16 +21,7 @@ def lr_find(
     ] = 3,
     confirm_steps: Annotated[int, typer.Option("--confirm-steps", min=1, help="Of each of them.")] = 200,
     processes: ProcessesOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            parser=path_of,
-            metavar="DIR",
-            help="Report, table and plot; the same folder again goes on with what is not done.",
-            show_default="checkpoints/lab_lr-find_<config's name>",
-        ),
-    ] = None,
+    output: OutputOption = None,
     device: DeviceOption = None,
     no_plot: NoPlotOption = False,
 ) -> None:
