@@ -17,14 +17,13 @@ from minigpt.lab.experiments.norm_measures import (
     block_norms,
     depths_in,
     duels_in,
-    failed,
     loss_difference,
     speed_ratio,
     variance_ratio,
 )
 from minigpt.lab.experiments.pairs import signed
 from minigpt.lab.experiments.ratios import ratio_of
-from minigpt.lab.experiments.verdicts import claim_of_agreement
+from minigpt.lab.experiments.verdicts import verdict_claim
 
 VARIANCE_CLAIMED = 3.0
 """Post-Norm's gradient variance : Pre-Norm's; 0.35 : 0.11 is the same."""
@@ -52,7 +51,7 @@ def claims_on(results: Results, cases: Sequence[Case]) -> list[Claim]:
     cold = [duel for duel in duels_in(results, cases) if duel.post.warm_up == COLD]
     if any(results.get(duel.post._replace(warm_up=WARM).name) for duel in cold):
         found.append(_warm_up_claim(results, cold))
-    return [*found, _verdict_claim(results)]
+    return [*found, verdict_claim(results)]
 
 
 def _short(duel: Duel) -> str:
@@ -159,16 +158,3 @@ def _warm_up_claim(results: Results, cold: Sequence[Duel]) -> Claim:
 
 def _above_zero(mean: Mean) -> bool:
     return mean.half_width is not None and mean.low > 0
-
-
-def _verdict_claim(results: Results) -> Claim:
-    ran = [one for found in results.values() for one in found]
-    wrong = [
-        f"{one.arm}, seed {one.seed}, {'failed' if failed(one) else 'did not fail'} and was called {one.health}"
-        for one in ran
-        if failed(one) != (one.health == "sick")
-    ]
-    text = (
-        "the monitor calls sick the runs that blew up or learnt nothing of the context, and no other (ours)"
-    )
-    return claim_of_agreement(text, wrong, len(ran))

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from minigpt.lab.experiments.experiment import Claim, Results
-from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.outcome import WORTH, Outcome
 
 SHOWN = 6
 """Wrong verdicts that a claim names."""
+NEAR = 0.05
+"""Nats around the line between a run that learnt nothing and the others, where either verdict is right: a final loss,
+the mean of a few batches, is no surer."""
 
 
 def verdict_text(found: Sequence[Outcome]) -> str:
@@ -26,13 +29,21 @@ def blown_up(one: Outcome) -> str | None:
     return None if one.blew_up is None else f"blew up ({one.blew_up})"
 
 
+def in_doubt(one: Outcome, broken: Broken = blown_up) -> bool:
+    """Whether the run is not broken, and ended too near the line to say whether it learnt nothing."""
+    return broken(one) is None and abs(one.final_loss - (one.unigram_loss - WORTH)) < NEAR
+
+
 def disagreements(found: Iterable[Outcome], broken: Broken = blown_up) -> list[str]:
     """Runs whose verdict does not fit, each in words.
 
-    One that is broken must be called sick, one that learnt nothing anything but healthy, no other sick.
+    One that is broken must be called sick, one that learnt nothing anything but healthy, no other sick; one `in_doubt`
+    may be called what it is.
     """
     lines = []
     for one in found:
+        if in_doubt(one, broken):
+            continue
         reason = broken(one)
         if reason is not None:
             fits, what = one.health == "sick", reason
@@ -48,14 +59,17 @@ def disagreements(found: Iterable[Outcome], broken: Broken = blown_up) -> list[s
 
 def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "the blown-up runs") -> Claim:
     """The monitor's own, for every experiment; `called`: what the broken runs are called."""
-    wrong = disagreements((one for found in results.values() for one in found), broken)
-    runs = sum(len(found) for found in results.values())
+    runs = [one for found in results.values() for one in found]
+    wrong, doubtful = disagreements(runs, broken), sum(in_doubt(one, broken) for one in runs)
     text = f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)"
-    return claim_of_agreement(text, wrong, runs)
+    more = f" {doubtful} more ended within {NEAR:g} nats of that line." if doubtful else ""
+    return claim_of_agreement(text, wrong, len(runs) - doubtful, more)
 
 
 def claim_of_agreement(text: str, wrong: Sequence[str], runs: int, more: str = "") -> Claim:
     """Of `runs` verdicts those that were `wrong`, each in words; half of them are too many to hold in part."""
+    if not runs:
+        return Claim(text=text, held="cannot be told", found=f"no run of which it could be told.{more}")
     return Claim(
         text=text,
         held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",

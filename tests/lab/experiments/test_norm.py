@@ -273,7 +273,7 @@ def test_the_papers_claims_hold_of_results_like_the_papers_and_not_of_their_oppo
 
 
 def test_the_monitor_is_right_when_sick_means_failed() -> None:
-    text = "the monitor calls sick the runs that blew up or learnt nothing of the context, and no other"
+    text = "the monitor calls the blown-up runs sick, none healthy that learnt nothing, and no other sick"
     assert verdicts(grid(LIKE_THE_PAPER, {PRE: 0.0, POST: 0.5}))[text] == "held"
     assert verdicts(grid(LIKE_THE_PAPER, {PRE: 0.0, POST: 0.5}, health="sick"))[text] == "did not hold"
     # Cold Post-Norm learns nothing here, and is called healthy: 6 of 24 are wrong.

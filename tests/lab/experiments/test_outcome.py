@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.lab.experiments.outcome import Outcome
-from minigpt.lab.experiments.verdicts import disagreements, verdict_text
+from minigpt.lab.experiments.verdicts import disagreements, verdict_claim, verdict_text
 from tests.lab.experiments.made_up import outcome
 
 FALLING = [5.0 - 0.1 * step for step in range(40)]
@@ -81,6 +81,24 @@ def test_verdict_fits_when_just_the_blown_up_are_sick(blown: bool, health: str, 
 def test_verdict_fits_when_a_run_that_learnt_nothing_is_not_called_healthy() -> None:
     assert disagreements([outcome([9.0] * 40)]) == ["an arm, seed 0, learnt nothing and was called healthy"]
     assert not disagreements([outcome([9.0] * 40, health="watch"), outcome([9.0] * 40, health="sick")])
+
+
+@pytest.mark.parametrize(("final", "health", "fits"), [
+    (8.86, "healthy", True), (8.86, "sick", True), (8.94, "sick", True), (8.94, "healthy", True),
+    (8.96, "healthy", False), (8.96, "sick", True), (8.84, "sick", False), (8.84, "healthy", True),
+])  # fmt: skip
+def test_either_verdict_fits_a_run_that_ended_near_the_line(final: float, health: str, fits: bool) -> None:
+    """Which is at 8.9, a tenth below the 9 of the tokens' frequencies."""
+    one = outcome([final] * 40, health=health)
+    assert bool(disagreements([one])) != fits
+    claim = verdict_claim({"": [one]})
+    assert claim.held == ("cannot be told" if 8.85 < final < 8.95 else "held" if fits else "did not hold")
+    assert ("1 more ended within 0.05 nats" in claim.found) == (8.85 < final < 8.95)
+
+
+def test_a_broken_run_near_the_line_is_in_no_doubt() -> None:
+    blown = outcome([8.9] * 40, stopped=True)
+    assert disagreements([blown]) == ["an arm, seed 0, blew up (not finite) and was called healthy"]
 
 
 def test_verdict_text_counts_and_names_the_most_frequent() -> None:
