@@ -52,7 +52,7 @@ def tables(results: Results) -> list[Table]:
         "learnt nothing",
         "final loss",
         "of those that trained",
-        f"steps to {target:.2f}",
+        f"steps to {target:.2f}" if math.isfinite(target) else "steps to a loss",
         "the monitor's verdict",
     )
     return [
@@ -97,11 +97,16 @@ def _blow_up_claim(name: str, found: Sequence[Outcome]) -> Claim:
 
 
 def _loss_claim(results: Results) -> Claim:
-    """The final losses fall from arm to arm, each time by more than chance."""
+    """The final losses fall from arm to arm, each time by more than chance; not where one rises so and none falls."""
     means = {name: mean_of([one.final_loss for one in found]) for name, found in results.items() if found}
     known = [(name, mean) for name, mean in means.items() if math.isfinite(mean.value)]
-    falls = [first.low > second.high for (_, first), (_, second) in pairwise(known)]
-    held: Held = "held" if falls and all(falls) else "held in part" if any(falls) else "did not hold"
+    steps = [
+        (first.low > second.high, first.high < second.low) for (_, first), (_, second) in pairwise(known)
+    ]
+    falls, rises = [fall for fall, _ in steps], [rise for _, rise in steps]
+    held: Held = "held in part" if any(falls) else "did not hold" if any(rises) else "cannot be told"
+    if falls and all(falls):
+        held = "held"
     said = ", ".join(f"{name} {mean.text()}" for name, mean in known)
     return Claim(
         text="with each measure the final loss is lower (NaN, 2.3, 2.1, 1.9)",

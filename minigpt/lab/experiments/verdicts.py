@@ -60,16 +60,22 @@ def disagreements(found: Iterable[Outcome], broken: Broken = blown_up) -> list[s
 def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "the blown-up runs") -> Claim:
     """The monitor's own, for every experiment; `called`: what the broken runs are called."""
     runs = [one for found in results.values() for one in found]
-    wrong, doubtful = disagreements(runs, broken), sum(in_doubt(one, broken) for one in runs)
+    judged, more = [one for one in runs if not in_doubt(one, broken)], ""
+    if len(judged) < len(runs):
+        more = f" {len(runs) - len(judged)} more ended within {NEAR:g} nats of that line."
+    if all(one.learnt_nothing or broken(one) is not None for one in judged):
+        judged = [one for one in runs if broken(one) is not None]
+        more = " The others are too short to tell: none learnt more than the tokens' frequencies."
     text = f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)"
-    more = f" {doubtful} more ended within {NEAR:g} nats of that line." if doubtful else ""
-    return claim_of_agreement(text, wrong, len(runs) - doubtful, more)
+    return claim_of_agreement(
+        text, disagreements(judged, broken), len(judged), more if len(judged) < len(runs) else ""
+    )
 
 
 def claim_of_agreement(text: str, wrong: Sequence[str], runs: int, more: str = "") -> Claim:
     """Of `runs` verdicts those that were `wrong`, each in words; half of them are too many to hold in part."""
     if not runs:
-        return Claim(text=text, held="cannot be told", found=f"no run of which it could be told.{more}")
+        return Claim(text=text, held="cannot be told", found=more.strip() or "there was no run.")
     return Claim(
         text=text,
         held="held" if not wrong else "held in part" if len(wrong) < runs / 2 else "did not hold",

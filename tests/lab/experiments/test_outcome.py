@@ -91,9 +91,17 @@ def test_either_verdict_fits_a_run_that_ended_near_the_line(final: float, health
     """Which is at 8.9, a tenth below the 9 of the tokens' frequencies."""
     one = outcome([final] * 40, health=health)
     assert bool(disagreements([one])) != fits
-    claim = verdict_claim({"": [one]})
-    assert claim.held == ("cannot be told" if 8.85 < final < 8.95 else "held" if fits else "did not hold")
+    claim = verdict_claim({"": [one, outcome(FALLING)]})
+    assert claim.held == ("held" if fits else "did not hold")
     assert ("1 more ended within 0.05 nats" in claim.found) == (8.85 < final < 8.95)
+
+
+def test_runs_that_are_all_too_short_to_learn_anything_tell_nothing() -> None:
+    short = [outcome([8.96] * 40), outcome([9.2] * 40, health="sick")]
+    assert verdict_claim({"": short}).held == "cannot be told"
+    assert "too short to tell" in verdict_claim({"": short}).found
+    claim = verdict_claim({"": [*short, outcome(FALLING, stopped=True, health="sick")]})
+    assert (claim.held, claim.found[:14]) == ("held", "1 of 1 right. ")
 
 
 def test_a_broken_run_near_the_line_is_in_no_doubt() -> None:
