@@ -65,7 +65,8 @@ def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "th
         more = f" {len(runs) - len(judged)} more ended within {NEAR:g} nats of that line."
     if all(one.learnt_nothing or broken(one) is not None for one in judged):
         judged = [one for one in runs if broken(one) is not None]
-        more = " The others are too short to tell: none learnt more than the tokens' frequencies."
+        kind = "others" if judged else "runs"
+        more = f" The {kind} are too short to tell: none learnt more than the tokens' frequencies."
     text = f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)"
     return claim_of_agreement(
         text, disagreements(judged, broken), len(judged), more if len(judged) < len(runs) else ""
