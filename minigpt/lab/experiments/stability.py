@@ -2,25 +2,27 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from minigpt.lab.experiments.drawing import draw_losses
-from minigpt.lab.experiments.experiment import Arm, Claim, Experiment, Held, Results, Short
+from minigpt.lab.experiments.experiment import Arm, Experiment, Results, Short
 from minigpt.lab.experiments.intervals import Share, mean_of
-from minigpt.lab.experiments.outcome import LAST_SHARE, RISE, SMOOTHED_STEPS, WORTH, Outcome
+from minigpt.lab.experiments.outcome import LAST_SHARE, RISE, SMOOTHED_STEPS, WORTH
+from minigpt.lab.experiments.stability_claims import (
+    ALL,
+    CLIPPING,
+    NONE,
+    WARMUP,
+    blow_ups,
+    claims,
+    sound,
+    target_loss,
+)
 from minigpt.lab.experiments.table import Cell, Table, columns_of
-from minigpt.lab.experiments.verdicts import verdict_claim, verdict_text
+from minigpt.lab.experiments.verdicts import verdict_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NONE, CLIPPING, WARMUP, ALL = "no measures", "clipping", "clipping + warm-up", "everything"
-_CLAIMED = {NONE: (8, "NaN"), CLIPPING: (2, "2.3"), WARMUP: (0, "2.1"), ALL: (0, "1.9")}
-"""Of ten runs, how many blow up, and the final loss: the users' table."""
-TELLING = 0.6
-"""The widest interval of a share that is called an answer: ten runs have one of at most .53, five of up to .65."""
 
 
 def tables(results: Results) -> list[Table]:
@@ -28,7 +30,7 @@ def tables(results: Results) -> list[Table]:
     target = target_loss(results)
     rows: list[list[Cell]] = []
     for name, found in results.items():
-        sound = _sound(found)
+        trained = sound(found)
         steps = [one.steps_to(target) for one in found]
         reached = [step for step in steps if step is not None]
         rows.append(
@@ -38,7 +40,7 @@ def tables(results: Results) -> list[Table]:
                 ", ".join(sorted({one.blew_up for one in found if one.blew_up})) or "-",
                 Share(sum(one.learnt_nothing for one in found), len(found)),
                 mean_of([one.final_loss for one in found if math.isfinite(one.final_loss)]),
-                mean_of([one.final_loss for one in sound]) if sound else None,
+                mean_of([one.final_loss for one in trained]) if trained else None,
                 f"{statistics.median(reached):.0f} ({len(reached)} of {len(steps)})"
                 if reached
                 else f"- (0 of {len(steps)})",
@@ -58,61 +60,6 @@ def tables(results: Results) -> list[Table]:
     return [
         columns_of(head, rows, "Blow-ups, final training loss (nats a token, mean and 95 % interval), speed")
     ]
-
-
-def blow_ups(found: Sequence[Outcome]) -> Share:
-    """How many of the runs blew up."""
-    return Share(sum(one.blew_up is not None for one in found), len(found))
-
-
-def _sound(found: Sequence[Outcome]) -> list[Outcome]:
-    return [one for one in found if one.blew_up is None and not one.learnt_nothing]
-
-
-def target_loss(results: Results) -> float:
-    """The final loss of the worst arm, by its median over the runs that trained."""
-    finals = [[one.final_loss for one in _sound(found)] for found in results.values()]
-    return max((statistics.median(values) for values in finals if values), default=math.nan)
-
-
-def claims(results: Results) -> list[Claim]:
-    """One a row of the users' table, then the order of the losses, then the monitor."""
-    found = [_blow_up_claim(name, results[name]) for name in _CLAIMED if name in results]
-    return [*found, _loss_claim(results), verdict_claim(results)]
-
-
-def _blow_up_claim(name: str, found: Sequence[Outcome]) -> Claim:
-    """In part where only the failures of both kinds together are as many as claimed, or only the blow-ups are."""
-    claimed = _CLAIMED[name][0]
-    blown = blow_ups(found)
-    failures = Share(len(found) - len(_sound(found)), len(found))
-    fits = [low <= claimed / 10 <= high for low, high in (blown.interval, failures.interval)]
-    telling = all(high - low <= TELLING for low, high in (blown.interval, failures.interval))
-    held: Held = "did not hold" if not any(fits) else "held in part" if not all(fits) else "held"
-    return Claim(
-        text=f"{name}: {claimed} of 10 runs blow up",
-        held=held if telling else "cannot be told",
-        found=f"{blown.text()} did; {failures.text()} did or learnt nothing.",
-    )
-
-
-def _loss_claim(results: Results) -> Claim:
-    """The final losses fall from arm to arm, each time by more than chance; not where one rises so and none falls."""
-    means = {name: mean_of([one.final_loss for one in found]) for name, found in results.items() if found}
-    known = [(name, mean) for name, mean in means.items() if math.isfinite(mean.value)]
-    steps = [
-        (first.low > second.high, first.high < second.low) for (_, first), (_, second) in pairwise(known)
-    ]
-    falls, rises = [fall for fall, _ in steps], [rise for _, rise in steps]
-    held: Held = "held in part" if any(falls) else "did not hold" if any(rises) else "cannot be told"
-    if falls and all(falls):
-        held = "held"
-    said = ", ".join(f"{name} {mean.text()}" for name, mean in known)
-    return Claim(
-        text="with each measure the final loss is lower (NaN, 2.3, 2.1, 1.9)",
-        held=held,
-        found=f"{said or 'no run ended with a finite loss'}; intervals that do not touch count as lower.",
-    )
 
 
 def draw(results: Results, figure: "Figure") -> None:

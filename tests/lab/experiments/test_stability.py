@@ -3,16 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.lab.experiments.stability import (
-    ALL,
-    CLIPPING,
-    EXPERIMENT,
-    NONE,
-    WARMUP,
-    claims,
-    tables,
-    target_loss,
-)
+from minigpt.lab.experiments.outcome import Outcome
+from minigpt.lab.experiments.stability import EXPERIMENT, tables
+from minigpt.lab.experiments.stability_claims import ALL, CLIPPING, NONE, WARMUP, claims, target_loss
 from tests.lab.experiments.made_up import outcome
 from tests.lab.experiments.short_form import short_results
 
@@ -64,6 +57,43 @@ def test_monitor_is_wrong_when_blown_up_runs_are_called_healthy() -> None:
     wrong = {name: [outcome(BLOWN, arm=name)] for name in (NONE, CLIPPING, WARMUP, ALL)}
 
     assert claims(wrong)[-1].held == "did not hold"
+
+
+def falling(arm: str, step: float, norms: tuple[float, ...]) -> list[Outcome]:
+    """Three runs whose loss falls to 4 by so much a step and whose gradient has these norms, a little luck in each."""
+    return [
+        outcome(
+            [max(4.0, 5.0 - step * at) for at in range(40)],
+            arm=arm,
+            seed=seed,
+            grad_norms=tuple(norm * (1 + 0.01 * seed) for norm in norms),
+        )
+        for seed in range(3)
+    ]
+
+
+def test_time_peaks_and_variance_are_compared_seed_by_seed() -> None:
+    rough, smooth = (1.0, 40.0) * 20, (1.0, 2.0) * 20
+    found = {
+        NONE: falling(NONE, 0.05, rough),
+        CLIPPING: falling(CLIPPING, 0.05, smooth),
+        ALL: falling(ALL, 0.1, smooth),
+    }
+    held = {claim.text.partition(",")[0]: claim for claim in claims(found)}
+    time = held["with everything training takes 7 hours"]
+    assert (time.held, "steps to 4.00" in time.found) == ("held", True)
+    peaks = held["clipping brings the peaks of the gradient down by 90 %"]
+    # 40 to 2.
+    assert (peaks.held, ": 20 (" in peaks.found) == ("held", True)
+    waves = held["Pre-Norm"]
+    # Around means of 20.5 and 1.5: 19.5 and .5, squared.
+    assert (waves.held, ": 1.52e+03 (" in waves.found) == ("held", True)
+
+    same = {name: falling(name, 0.05, smooth) for name in (NONE, CLIPPING, ALL)}
+    assert [claim.held for claim in claims(same)[4:7]] == ["did not hold"] * 3
+    half = {**same, NONE: falling(NONE, 0.05, (1.0, 4.0) * 20)}
+    # Twice the peak is not ten times; nine times the variance is all that is claimed.
+    assert [claim.held for claim in claims(half)[5:7]] == ["held in part", "held"]
 
 
 def test_target_is_what_the_worst_arm_ends_with_where_it_trained() -> None:
