@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minigpt.data.loader import validation_batches
 from minigpt.data.prepare import prepare
 from minigpt.data.windows import Windows
 from minigpt.errors import MiniGPTError
 from minigpt.generation.load import load_model
-from minigpt.lab.layers.gradients import WINDOWS
+from minigpt.lab.layers.gradients import spread
 from minigpt.lab.layers.heatmap import relative
 from minigpt.lab.layers.measure import TensorStats, measured, pooled_grad, pooled_rms
 from minigpt.lab.layers.names import Place, kind_order, place_of
@@ -175,15 +174,23 @@ def test_run_folder_gives_weights_and_gradients_of_its_own_text(trained: Path) -
     windows = Windows(
         prepare(loaded.config.data, progress=False).validation, loaded.config.model.context_length
     )
-    batch = next(validation_batches(windows, WINDOWS, None))
-    logits = loaded.model(batch.inputs_BT)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten())
+    inputs_BT, targets_BT = windows.stacked(spread(len(windows)))
+    logits = loaded.model(inputs_BT)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_BT.flatten())
     torch.autograd.backward(loss)
     for name, parameter in loaded.model.named_parameters():
         (found,) = [one for one in report.tensors if one.name == name]
         assert found.norm == pytest.approx(float(parameter.detach().norm()), rel=1e-5)
         assert parameter.grad is not None
         assert found.grad_norm == pytest.approx(float(parameter.grad.norm()), rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"),
+    [(1, [0]), (3, [0, 1, 2]), (8, [*range(8)]), (80, [*range(0, 80, 10)]), (11, [0, 1, 2, 4, 5, 6, 8, 9])],
+)
+def test_windows_are_spread_over_the_validation_text(count: int, chosen: list[int]) -> None:
+    assert spread(count) == chosen
 
 
 def test_checkpoint_file_gives_the_step_asked_for_and_gradients_only_where_wanted(trained: Path) -> None:

@@ -1,11 +1,12 @@
 """Gradients of a saved model on a fixed batch of its own validation text."""
 
+# B batch, T time
+
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from minigpt.data.loader import validation_batches
 from minigpt.data.windows import Windows
 from minigpt.errors import MiniGPTError
 from minigpt.evaluation.saved import corpus_of
@@ -14,7 +15,8 @@ from minigpt.lab.gradients import loss_and_gradient
 from minigpt.lab.layers.measure import norm_of
 
 WINDOWS = 8
-"""Of the validation split, its first: the same for every checkpoint of a run, so that two can be compared."""
+"""Of the validation split, as far apart as they can be: one text may be an odd one. The same for every checkpoint of a
+run, so that two can be compared."""
 
 
 def gradient_norms(checkpoint: Path, device: torch.device) -> tuple[Mapping[str, float], float]:
@@ -30,6 +32,12 @@ def gradient_norms(checkpoint: Path, device: torch.device) -> tuple[Mapping[str,
     except OSError as error:
         raise MiniGPTError(f"its corpus cannot be read: {error.strerror or error}") from error
     windows = Windows(prepared.validation, loaded.config.model.context_length)
-    batch = next(validation_batches(windows, min(WINDOWS, len(windows)), None))
-    loss, gradient = loss_and_gradient(model, [(batch.inputs_BT.to(device), batch.targets_BT.to(device))])
+    inputs_BT, targets_BT = windows.stacked(spread(len(windows)))
+    loss, gradient = loss_and_gradient(model, [(inputs_BT.to(device), targets_BT.to(device))])
     return {name: norm_of(one) for name, one in gradient.items()}, loss
+
+
+def spread(count: int) -> list[int]:
+    """WINDOWS of `count` windows, or all of fewer, as far apart as they can be; the first among them."""
+    some = min(WINDOWS, count)
+    return [number * count // some for number in range(some)]

@@ -176,7 +176,9 @@ def layers_report(
             found, loss = gradient_norms(weights.path, device)
             norms |= found
             said = f"{loss:.3f} nats a token" if math.isfinite(loss) else "not finite"
-            notes.append(f"Gradients: of the first {WINDOWS} validation windows, whose mean loss is {said}.")
+            notes.append(
+                f"Gradients: of {WINDOWS} windows all over the validation text, whose mean loss is {said}."
+            )
         except MiniGPTError as error:
             notes.append(f"Gradients: none, because {on_one_line(str(error))}.")
     stats = _stats(weights.tensors, norms)
