@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -125,8 +126,9 @@ def outcomes(trials: Sequence[Trial], processes: int, own: Path | None = None) -
 
 
 def _begin_process(own: Path | None) -> None:
-    # In a group of its own: Ctrl-C at the terminal is the parent's, which then ends the trainings.
-    os.setpgid(0, 0)
+    # In a group of its own: Ctrl-C at the terminal is the parent's, which then ends the trainings. Not on Windows.
+    if sys.platform != "win32":
+        os.setpgid(0, 0)
     # tqdm's own lock is a semaphore of the system, of whose leak Python would warn once this process is ended.
     tqdm.set_lock(threading.RLock())
     if own is not None:
