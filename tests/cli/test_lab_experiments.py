@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,55 @@ def test_lab_that_is_interrupted_keeps_what_is_done_and_goes_on(tmp_path: Path) 
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "8 trainings by" in again.stdout
     assert "8/8 " in again.stderr
+
+
+SLEEPER = """
+import os
+import time
+from pathlib import Path
+
+from minigpt.lab.experiments.experiment import Arm, Experiment, Short
+
+
+def sleep(run):
+    Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
+    time.sleep(600)
+    return {}
+
+
+EXPERIMENT = Experiment(
+    name="sleeper", question="?", definitions="", arms=(Arm(name="a", before=sleep),), seeds=1,
+    short=Short(seeds=1, overrides=()), tables=lambda results: [], claims=lambda results: [],
+    draw=lambda results, figure: None,
+)
+"""
+
+
+def runs(process: Path) -> bool:
+    """Whether the process of this folder in /proc is there, and no zombie that nobody has waited for."""
+    try:
+        return "Z" not in (process / "stat").read_text().rpartition(")")[2]
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux only: looks at processes")
+def test_trainings_end_when_the_command_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    command = [sys.executable, "-m", "minigpt", "lab", "run", "sleeper.py", "--no-plot"]
+    for override in (f"data.source={write_text(tmp_path / 'text')}", "data.tokenizer.kind=bytes"):
+        command += ["--set", override]
+    told = tmp_path / "pid"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PID_FILE": str(told)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        while not told.exists() or not told.read_text():
+            assert process.poll() is None
+            time.sleep(0.05)
+        training = Path("/proc") / told.read_text()
+        assert runs(training)
+        process.kill()
+
+    deadline = time.monotonic() + 60
+    while runs(training):
+        assert time.monotonic() < deadline, "it waits for a parent that is gone"
+        time.sleep(0.05)

@@ -129,10 +129,19 @@ def _begin_process(own: Path | None) -> None:
     # In a group of its own: Ctrl-C at the terminal is the parent's, which then ends the trainings. Not on Windows.
     if sys.platform != "win32":
         os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # tqdm's own lock is a semaphore of the system, of whose leak Python would warn once this process is ended.
     tqdm.set_lock(threading.RLock())
     if own is not None:
         experiment_in(own)
+
+
+def _end_with_parent() -> None:
+    """A command that was killed cannot end its trainings: without this they would stay, and wait for more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor, *, all_done: bool) -> None:
