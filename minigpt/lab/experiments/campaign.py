@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,8 @@ def outcomes(trials: Sequence[Trial], processes: int, own: Path | None = None) -
                     yield done.result()
                 except MiniGPTError:
                     raise
+                except BrokenProcessPool as error:
+                    raise _ended_from_outside(processes) from error
                 except Exception as error:
                     raise _failed(running[done], error) from error
         finally:
@@ -168,6 +171,14 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _ended_from_outside(processes: int) -> TrialFailedError:
+    """Which of those under way it was is not known."""
+    fewer = f"; try --processes {processes // 2}" if processes > 1 else ""
+    return TrialFailedError(
+        f"the process of a training was ended from outside, as by a system that runs out of memory{fewer}"
+    )
 
 
 def _failed(trial: Trial, error: Exception) -> TrialFailedError:

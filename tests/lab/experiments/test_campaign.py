@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,10 @@ def layers(run: Run) -> dict[str, int]:
 
 def steps_done(run: Run) -> dict[str, int]:
     return {"step": run.position.step}
+
+
+def be_killed(run: Run) -> dict[str, int]:
+    os._exit(9)
 
 
 def fail(run: Run) -> dict[str, int]:
@@ -171,6 +176,14 @@ def test_failure_of_a_training_is_named_and_the_others_are_kept(tmp_path: Path) 
 
     assert trials[0].kept() is not None
     assert trials[1].kept() is None
+
+
+def test_training_that_the_system_ends_is_told_with_a_way_out(tmp_path: Path) -> None:
+    experiment, terms = tiny(tmp_path)
+    trials = trials_of(replace(experiment, arms=(Arm(name="large", before=be_killed),)), terms)
+
+    with pytest.raises(TrialFailedError, match=r"ended from outside, .* out of memory; try --processes 1"):
+        list(outcomes([replace(trial, threads=1) for trial in trials], 2))
 
 
 def test_experiment_of_ones_own_is_the_one_file_that_the_document_shows(
