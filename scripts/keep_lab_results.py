@@ -21,16 +21,16 @@ CLAIM = re.compile(r"^- Claim: (.*?)\. (Held in part|Held|Did not hold|Cannot be
 
 
 def keep(folder: Path, results: Path) -> None:
-    """Copy the report and the plot in `folder` to `results`, named after the experiment."""
+    """Copy the report and the plot in `folder` to `results`, under the folder's name."""
     report = (folder / "report.md").read_text(encoding="utf-8").rstrip("\n")
-    name = re.match(r"# lab ([\w-]+):", report)
-    if name is None:
+    if not report.startswith("# lab "):
         raise ValueError("its report.md is another one")
+    name = folder.resolve().name.removeprefix("lab_")
     for plot in PLOTS:
         if (folder / plot).exists():
-            shutil.copyfile(folder / plot, results / f"{name[1]}.png")
-            report += f"\n\n![plot]({name[1]}.png)"
-    (results / f"{name[1]}.md").write_text(report + "\n", encoding="utf-8")
+            shutil.copyfile(folder / plot, results / f"{name}.png")
+            report += f"\n\n![plot]({name}.png)"
+    (results / f"{name}.md").write_text(report + "\n", encoding="utf-8")
 
 
 def page(results: Path) -> str:
