@@ -43,8 +43,13 @@ def page(results: Path) -> str:
         claims = CLAIM.findall(report) if path.name != "README.md" else []
         if not claims:
             continue
-        where = re.findall(r"by `minigpt lab .*`\. (.*)", report)[-1]
-        lines += [f"**[{path.stem}]({path.stem}.md)**: {where}", "", "| claim | here |", "|---|---|"]
+        command, where = re.findall(r"by (`minigpt lab .*`)\. (.*)", report)[-1]
+        lines += [
+            f"**[{path.stem}]({path.stem}.md)**: {command}. {where}",
+            "",
+            "| claim | here |",
+            "|---|---|",
+        ]
         lines += [f"| {text.replace('|', '/')} | {held.lower()} |" for text, held in claims]
         lines += [""]
         counts.update(held.lower() for _, held in claims)

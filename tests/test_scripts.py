@@ -79,7 +79,7 @@ def test_lab_results_are_kept_with_a_page_of_all_claims(tmp_path: Path) -> None:
     assert (kept / "heads.md").read_text() == report + "\n![plot](heads.png)\n"
     assert (kept / "heads.png").read_bytes() == b"a plot"
     said = (kept / "README.md").read_text()
-    assert "**[heads](heads.md)**: A machine, 2001-01-01." in said
+    assert "**[heads](heads.md)**: `minigpt lab run x.py`. A machine, 2001-01-01." in said
     assert "| 8 of 10. heads | held in part |" in said
     assert "2 claims: 1 held in part, 1 did not hold." in said
     nothing = script("keep_lab_results.py", str(tmp_path), "--results", str(kept), cwd=tmp_path)

@@ -82,8 +82,9 @@ EXPERIMENT = Experiment(
         f"ended less than {WORTH:g} nats below the entropy of the tokens' frequencies; the others trained. Final loss: "
         f"the mean of the last {100 * LAST_SHARE:.0f} % of the steps. The first three arms are Post-Norm in fp32, as "
         "the users' table implies; `everything` is Pre-Norm with clipping, warm-up, fp16 autocast and GradScaler. All "
-        "have one learning rate, cosine decay, and AdamW with the users' betas; the rate is one at which a Post-Norm "
-        "model of this size trains or does not by chance. MiniGPT calls off an update whose gradient is not finite, in "
+        "have one learning rate, cosine decay, and AdamW with the users' betas; 1.5e-3, unless --set says another, is "
+        "a rate at which a Post-Norm model of this size trains or does not by chance. MiniGPT calls off an update "
+        "whose gradient is not finite, in "
         "every arm: where a plain loop ends in NaN, these runs stop."
     ),
     overrides=(

@@ -94,7 +94,8 @@ def _ratio_claims(results: Results) -> list[Claim]:
                 "with everything training takes 7 hours, with clipping alone 10",
                 ratio_of(known),
                 FASTER,
-                f"steps to {target:.2f}, clipping : everything, where both came to it",
+                f"steps to {'a loss' if math.isnan(target) else f'{target:.2f}'}, clipping : everything, where both "
+                "came to it",
             )
         )
     if results.get(NONE) and results.get(CLIPPING):
