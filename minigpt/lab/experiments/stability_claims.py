@@ -117,9 +117,10 @@ def _peak(one: Outcome) -> float:
 
 def _ratio_claim(text: str, ratio: Ratio, claimed: float, of: str) -> Claim:
     """In part where it is larger by more than chance, and by less than is claimed."""
+    reaches = ratio.high >= claimed
     held: Held = "cannot be told"
-    if ratio.count > 1:
-        held = "did not hold" if not ratio.is_larger else "held" if ratio.high >= claimed else "held in part"
-        if held == "did not hold" and ratio.high >= claimed:
-            held = "cannot be told"
+    if ratio.is_larger:
+        held = "held" if reaches else "held in part"
+    elif ratio.count > 1 and not reaches:
+        held = "did not hold"
     return Claim(text=text, held=held, found=f"{of}: {ratio.text()}, where {claimed:.3g} is claimed.")

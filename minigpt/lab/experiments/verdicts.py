@@ -66,7 +66,7 @@ def verdict_claim(results: Results, broken: Broken = blown_up, called: str = "th
     if all(one.learnt_nothing or broken(one) is not None for one in judged):
         judged = [one for one in runs if broken(one) is not None]
         kind = "others" if judged else "runs"
-        more = f" The {kind} are too short to tell: none learnt more than the tokens' frequencies."
+        more = f" None of the {kind} learnt more than the tokens' frequencies: they may be too short to tell."
     text = f"the monitor calls {called} sick, none healthy that learnt nothing, and no other sick (ours)"
     return claim_of_agreement(
         text, disagreements(judged, broken), len(judged), more if len(judged) < len(runs) else ""
